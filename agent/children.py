@@ -1,0 +1,184 @@
+"""A child process that is kept alive: spawned with a control socket, pinged, restarted.
+
+The supervisor must stay cheaper and calmer than what it watches: nothing here waits for a
+child, and a child that dies is started again after a back-off while everything else goes on.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger("remora.supervisor")
+
+Message = dict[str, Any]
+
+BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+# A child that lived this long was healthy: its next death starts the back-off anew.
+HEALTHY_S = 30.0
+PACKET_BYTES_MAX = 200_000
+
+
+class Child:
+    """One supervised process. `on_spawn` sends it whatever it needs to start."""
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        *,
+        on_spawn: Callable[["Child"], None],
+        on_message: Callable[[Message], None],
+        hung_after_s: float,
+    ) -> None:
+        self.name = name
+        self.restarts = 0
+        self.pid: int | None = None
+        self.last_pong_at = 0.0
+        self._module = module
+        self._on_spawn = on_spawn
+        self._on_message = on_message
+        self._hung_after_s = hung_after_s
+        self._control: socket.socket | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+        self._deaths_in_a_row = 0
+        self._ping = 0
+
+    @property
+    def answers(self) -> bool:
+        """Whether its loop answered a ping lately."""
+        return self.pid is not None and self._age_s() < 2.0
+
+    def _age_s(self) -> float:
+        return asyncio.get_running_loop().time() - self.last_pong_at
+
+    async def keep_alive(self) -> None:
+        """Run until `stop`, starting the process again whenever it ends."""
+        loop = asyncio.get_running_loop()
+        while not self._stopping:
+            born_at = loop.time()
+            await self._live()
+            if self._stopping:
+                return
+            if loop.time() - born_at > HEALTHY_S:
+                self._deaths_in_a_row = 0
+            wait_s = BACKOFF_S[min(self._deaths_in_a_row, len(BACKOFF_S) - 1)]
+            self._deaths_in_a_row += 1
+            self.restarts += 1
+            log.warning("child ended, starting it again", child=self.name, wait_s=wait_s)
+            await asyncio.sleep(wait_s)
+
+    async def _live(self) -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        # The name stands in the arguments so that ps and pgrep show which process this is.
+        argv = ["-m", self._module, f"remora-{self.name}", "--control-fd", str(theirs.fileno())]
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, *argv, pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL
+        )
+        theirs.close()
+        self._control = ours
+        self.pid = self._process.pid
+        self.last_pong_at = loop.time()
+        loop.add_reader(ours, self._readable)
+        pinging = loop.create_task(self._watch())
+        try:
+            self._on_spawn(self)
+            code = await self._process.wait()
+            log.info("child ended", child=self.name, pid=self.pid, code=code)
+        finally:
+            pinging.cancel()
+            loop.remove_reader(ours)
+            ours.close()
+            self._control = None
+            self.pid = None
+
+    async def _watch(self) -> None:
+        """Ping twice a second; a loop that has not answered for long is killed, not waited for."""
+        while True:
+            self._ping += 1
+            self.send({"type": "ping", "n": self._ping})
+            await asyncio.sleep(0.5)
+            if self._age_s() > self._hung_after_s and self._process is not None:
+                log.error("child hangs, killing it", child=self.name, silent_s=self._age_s())
+                self._process.kill()
+                return
+
+    def _readable(self) -> None:
+        assert self._control is not None
+        while True:
+            try:
+                packet = self._control.recv(PACKET_BYTES_MAX)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                return
+            if not packet:
+                asyncio.get_running_loop().remove_reader(self._control)
+                return
+            message = json.loads(packet)
+            if message["type"] == "pong":
+                self.last_pong_at = asyncio.get_running_loop().time()
+            else:
+                self._on_message(message)
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> bool:
+        """Hand the child a message and descriptors; False when it is away or does not read."""
+        if self._control is None:
+            return False
+        try:
+            socket.send_fds(self._control, [json.dumps(message).encode()], list(fds))
+        except (BlockingIOError, OSError) as error:
+            if message["type"] != "ping":
+                log.warning("child takes no message", child=self.name, error=str(error))
+            return False
+        return True
+
+    async def stop(self, *, grace_s: float) -> None:
+        """Ask it to end, wait at most `grace_s` seconds, then kill it."""
+        self._stopping = True
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        try:
+            process.send_signal(signal.SIGTERM)
+        except ProcessLookupError:
+            return
+        try:
+            await asyncio.wait_for(process.wait(), grace_s)
+        except TimeoutError:
+            log.warning("child did not end in time, killing it", child=self.name)
+            process.kill()
+            await process.wait()
+
+
+def name_process(name: str) -> None:
+    """Make top and ps -o comm show `name` (the kernel keeps 15 characters)."""
+    try:
+        with open("/proc/self/comm", "w", encoding="ascii") as comm:
+            comm.write(name)
+    except OSError:
+        # Only a nicety: a /proc that is not writable changes nothing else.
+        return
+
+
+def notify_systemd(state: str) -> None:
+    """Tell systemd, where it asked to be told (sd_notify(3)); nothing elsewhere."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
+        try:
+            out.sendto(state.encode(), address)
+        except OSError as error:
+            log.warning("systemd takes no notification", error=str(error))
