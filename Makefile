@@ -1,0 +1,78 @@
+# The one task runner. `make help` lists what it does.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements-dev.lock
+# Tests run in this many processes; those marked `real` always run one after the other.
+JOBS ?= 2
+# Folders that hold Python of ours, as far as they exist.
+CODE := agent detectors retrain exporters tests \
+    $(sort $(patsubst %/,%,$(dir $(wildcard benchmarks/*.py examples/*.py))))
+# One environment per real model server: tests/servers/NAME.txt becomes .venv-servers/NAME.
+SERVERS := $(patsubst tests/servers/%.txt,.venv-servers/%/.installed,$(wildcard tests/servers/*.txt))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup fmt lint type check test deep bench demo lock system servers clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## make .venv from the lock file; quick when nothing changed
+
+# torch stays out of the lock file (its head says why), so constraints.txt holds it instead.
+# Remora itself goes in without resolving: everything it needs is in the lock, and pip checks that.
+$(VENV)/.installed: $(LOCK) constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --no-deps --require-hashes -r $(LOCK)
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check
+	@touch $@
+
+lock: ## resolve the dependencies of pyproject.toml again into the lock file
+	test -x $(BIN)/pip-compile || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q pip-tools; }
+	PIP_COMPILE=$(BIN)/pip-compile sh tests/lock.sh $(LOCK)
+
+fmt: setup ## format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+lint: setup ## style, formatting and the import layers
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/lint-imports --no-logo
+
+type: setup ## mypy, strict
+	$(BIN)/mypy $(CODE)
+
+check: lint type ## lint, type and the quick tests
+	$(BIN)/pytest -q -n $(JOBS) -m "not slow and not real"
+
+test: check system servers ## everything, real servers included; installs what that needs
+	$(BIN)/pytest -q -n $(JOBS) -m "slow and not real"
+	$(BIN)/pytest -q -m real
+
+deep: setup ## the property tests again, for long
+	HYPOTHESIS_PROFILE=deep $(BIN)/pytest -q -n $(JOBS) -m "not real" --timeout 3600
+
+bench: setup system ## every benchmark against its named peer
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+demo: setup ## the main job end to end, on embedded defaults
+	$(BIN)/remora demo
+
+system: ## system packages for the real tests, where this machine allows it
+	@sh tests/install_system.sh
+
+servers: $(SERVERS) ## environments of the real model servers
+
+# Where a server cannot be installed its tests are skipped, unless CI is set.
+.venv-servers/%/.installed: tests/servers/%.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	if $(@D)/bin/python -m pip install -q -r $<; then touch $@; else rm -rf $(@D); test -z "$$CI"; fi
+
+clean: ## remove what make and the tools left here
+	rm -rf $(VENV) .venv-servers build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+	    .import_linter_cache
