@@ -1,0 +1,235 @@
+"""Inferences of one version, laid out as columns: what detectors are fed, tick by tick.
+
+Do not convert cell by cell what came as a matrix: requests of numbers alone must cost a few
+array operations per tick, whatever the number of rows.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.inference import Inference, Value
+from agent.schema import Column, Feature, Schema, category, feature_names, numbers, objects, outcome
+from agent.schema_learning import SchemaLearner
+
+VERSIONS_MAX = 8  # open at once; one more closes the one that has been open longest
+UNEXPECTED_MAX = 64  # names of unexpected columns that are counted one by one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One tick of one version: `rows` rows, each array of that length."""
+
+    version: str
+    slot: Literal["stable", "candidate"]
+    rows: int
+    opened_at: float  # unix seconds by the builder's clock: first row taken
+    closed_at: float  # tick complete; closed_at - opened_at is the tick's share of the budget
+    ids: tuple[str, ...]  # of the request that each row came with
+    row_numbers: NDArray[np.int64]  # of the row within its request, from 0: labels name it
+    aliases: Mapping[str, str]  # other id of a request -> its id
+    at: NDArray[np.float64]  # unix seconds of each row's request
+    weight: NDArray[np.float64]  # 1 / probability of having been kept
+    uniform: NDArray[np.bool_]  # only these rows are evidence
+    columns: Mapping[str, Column]  # schema order; float64 (NaN missing) or object (None missing)
+    prediction: Column | None  # float64, or object for classes
+    score: NDArray[np.float64] | None
+    schema: Schema  # the one it was laid out by
+    type_changes: Mapping[str, int]  # feature -> cells of another type, which are missing here
+    unexpected: Mapping[str, int]  # rows with a column the schema does not know; bounded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Piece:
+    """Rows `start` to `stop` of one inference."""
+
+    inference: Inference
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(slots=True, kw_only=True)
+class _Open:
+    """A tick that is being filled."""
+
+    opened_at: float
+    rows: int = 0
+    pieces: list[_Piece] = field(default_factory=list)
+
+
+class BatchBuilder:
+    """Cuts the inferences of each version into ticks of `tick_rows` rows or `tick_s` seconds.
+
+    A tick holds exactly `tick_rows` rows unless time closed it: a request that reaches over the
+    end is cut, so that replaying recorded rows cuts as the agent did. Holds at most `tick_rows`
+    rows per version, plus what the last request brought.
+    """
+
+    def __init__(
+        self, learner: SchemaLearner, *, tick_rows: int = 1_000, tick_s: float = 60.0
+    ) -> None:
+        self.learner = learner
+        self.tick_rows = tick_rows
+        self.tick_s = tick_s
+        self._open: dict[tuple[str, Literal["stable", "candidate"]], _Open] = {}
+
+    def add(self, inference: Inference, now: float) -> list[Batch]:
+        """Takes one inference; gives the ticks it completed."""
+        self.learner.observe(inference)
+        batches = self._make_room(inference, now)
+        start = 0
+        while start < inference.row_count:
+            tick = self._open.setdefault((inference.version, inference.slot), _Open(opened_at=now))
+            stop = min(inference.row_count, start + self.tick_rows - tick.rows)
+            tick.pieces.append(_Piece(inference=inference, start=start, stop=stop))
+            tick.rows += stop - start
+            start = stop
+            if tick.rows >= self.tick_rows:
+                batches.append(self._close(inference.version, inference.slot, now))
+        return batches
+
+    def due(self, now: float) -> list[Batch]:
+        """The ticks whose time is over."""
+        over = [key for key, tick in self._open.items() if now - tick.opened_at >= self.tick_s]
+        return [self._close(*key, now) for key in over]
+
+    def flush(self, now: float) -> list[Batch]:
+        """All open ticks, as they are: at the end of a replay, or before a restart."""
+        return [self._close(*key, now) for key in list(self._open)]
+
+    def _make_room(self, inference: Inference, now: float) -> list[Batch]:
+        if (inference.version, inference.slot) in self._open or len(self._open) < VERSIONS_MAX:
+            return []
+        oldest = min(self._open, key=lambda key: self._open[key].opened_at)
+        return [self._close(*oldest, now)]
+
+    def _close(self, version: str, slot: Literal["stable", "candidate"], now: float) -> Batch:
+        tick = self._open.pop((version, slot))
+        return lay_out(tick.pieces, self.learner.schema, opened_at=tick.opened_at, closed_at=now)
+
+
+def lay_out(
+    pieces: Sequence[_Piece], schema: Schema, *, opened_at: float, closed_at: float
+) -> Batch:
+    """The rows of one or more pieces of one version as a batch."""
+    counts = [piece.rows for piece in pieces]
+    inferences = [piece.inference for piece in pieces]
+    columns, type_changes, unexpected = _columns(pieces, schema)
+    prediction, score = _outcomes(pieces, schema)
+    return Batch(
+        version=inferences[0].version,
+        slot=inferences[0].slot,
+        rows=sum(counts),
+        opened_at=opened_at,
+        closed_at=closed_at,
+        ids=tuple(
+            identity
+            for inference, count in zip(inferences, counts, strict=True)
+            for identity in (inference.id,) * count
+        ),
+        row_numbers=np.concatenate([np.arange(piece.start, piece.stop) for piece in pieces]),
+        aliases={alias: i.id for i in inferences for alias in i.aliases},
+        at=np.repeat([i.at for i in inferences], counts),
+        weight=np.repeat([i.weight for i in inferences], counts),
+        uniform=np.repeat([i.uniform for i in inferences], counts),
+        columns=columns,
+        prediction=prediction,
+        score=score,
+        schema=schema,
+        type_changes=type_changes,
+        unexpected=unexpected,
+    )
+
+
+def _columns(
+    pieces: Sequence[_Piece], schema: Schema
+) -> tuple[dict[str, Column], Counter[str], Counter[str]]:
+    """The features of all pieces in schema order; what a piece does not have is missing."""
+    total = sum(piece.rows for piece in pieces)
+    type_changes: Counter[str] = Counter()
+    unexpected: Counter[str] = Counter()
+    columns: dict[str, Column] = {
+        feature.name: _all_missing(feature, total) for feature in schema.features
+    }
+    known = schema.names
+    kinds = {feature.name: feature for feature in schema.features}
+    for names, places, group in _alike(pieces, known):
+        for name, values in zip(names, _cells(group), strict=True):
+            if (feature := kinds.get(name)) is None:
+                if name in unexpected or len(unexpected) < UNEXPECTED_MAX:
+                    unexpected[name] += len(values)
+                continue
+            column, changed = _as_kind(values, feature)
+            columns[name][places] = column
+            if changed:
+                type_changes[name] += changed
+    return columns, type_changes, unexpected
+
+
+def _alike(
+    pieces: Iterable[_Piece], known: tuple[str, ...]
+) -> list[tuple[tuple[str, ...], NDArray[np.int64], list[_Piece]]]:
+    """Pieces with the same columns in the same form, and the places of their rows in the batch."""
+    groups: dict[tuple[tuple[str, ...], bool], tuple[list[NDArray[np.int64]], list[_Piece]]] = {}
+    row = 0
+    for piece in pieces:
+        names = feature_names(piece.inference, known)
+        is_matrix = isinstance(piece.inference.rows, np.ndarray)
+        places, members = groups.setdefault((names, is_matrix), ([], []))
+        places.append(np.arange(row, row + piece.rows))
+        members.append(piece)
+        row += piece.rows
+    return [
+        (names, np.concatenate(places), members) for (names, _), (places, members) in groups.items()
+    ]
+
+
+def _cells(pieces: Sequence[_Piece]) -> Iterable[NDArray[np.float64] | Sequence[object]]:
+    """One sequence of cells per column: float64 where the rows were a matrix."""
+    slices = [piece.inference.rows[piece.start : piece.stop] for piece in pieces]
+    matrices = [rows for rows in slices if isinstance(rows, np.ndarray)]
+    if matrices:
+        return np.ascontiguousarray(np.concatenate(matrices).T)
+    return list(zip(*(row for rows in slices for row in rows), strict=True))
+
+
+def _all_missing(feature: Feature, rows: int) -> Column:
+    if feature.kind in ("categorical", "text"):
+        return np.full(rows, None, dtype=object)
+    return np.full(rows, np.nan)
+
+
+def _as_kind(
+    values: NDArray[np.float64] | Sequence[object], feature: Feature
+) -> tuple[Column, int]:
+    """The cells of one column as its kind, and how many were of a type it cannot have."""
+    if feature.kind in ("categorical", "text"):
+        cells = values.tolist() if isinstance(values, np.ndarray) else values
+        return objects([category(cell) for cell in cells]), 0  # type: ignore[arg-type]
+    if isinstance(values, np.ndarray):
+        return values, 0
+    return numbers(values)  # type: ignore[arg-type]
+
+
+def _outcomes(
+    pieces: Sequence[_Piece], schema: Schema
+) -> tuple[Column | None, NDArray[np.float64] | None]:
+    """Predictions and scores of all rows; missing where a piece has none, None if none has."""
+    wanted = {schema.prediction, schema.score}
+    present = {name for piece in pieces for name in piece.inference.outputs if name in wanted}
+    merged: dict[str, list[Value | Sequence[Value]]] = {name: [] for name in present}
+    for piece in pieces:
+        for name, entries in merged.items():
+            if (said := piece.inference.outputs.get(name)) is not None:
+                entries.extend(said[piece.start : piece.stop])
+            else:
+                entries.extend([None] * piece.rows)
+    return outcome(schema, merged)
