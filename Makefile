@@ -32,7 +32,7 @@ $(VENV)/.installed: $(LOCK) constraints.txt
 
 lock: ## resolve the dependencies of pyproject.toml again into the lock file
 	test -x $(BIN)/pip-compile || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q pip-tools; }
-	PIP_COMPILE=$(BIN)/pip-compile sh tests/lock.sh $(LOCK)
+	$(BIN)/python tests/lock.py $(LOCK)
 
 fmt: setup ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix $(CODE)
