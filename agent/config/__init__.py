@@ -1,0 +1,107 @@
+"""The configuration: one frozen tree, loaded whole before anything starts.
+
+One file per group of sections (serving, detection, lifecycle, rollout, admin), tree.py puts them
+together, load.py reads file, environment and command line, checks.py knows what must fit.
+"""
+
+from agent.config.address import Address, parse_listen, parse_upstream
+from agent.config.admin import AdminConfig, StateConfig, TokenConfig
+from agent.config.checks import (
+    AgentRole,
+    check_files,
+    check_role,
+    cross_check,
+    loose_secrets,
+    notices,
+)
+from agent.config.detection import (
+    CaptureConfig,
+    ConceptConfig,
+    DetectConfig,
+    EffectConfig,
+    ExportConfig,
+    LabelsConfig,
+    ReferenceConfig,
+    ResourcesConfig,
+)
+from agent.config.lifecycle import (
+    EVENT_TYPES,
+    DriftTrigger,
+    GateConfig,
+    QualityTrigger,
+    RetrainConfig,
+    ScheduleTrigger,
+    TriggerConfig,
+    WebhooksConfig,
+    WebhookTarget,
+)
+from agent.config.load import load_config
+from agent.config.reload import Change, differences
+from agent.config.rollout import CandidateConfig, DeltaConfig, MarginConfig, RolloutConfig
+from agent.config.secret import Secret, read_secret
+from agent.config.serving import (
+    FeatureConfig,
+    JsonPathConfig,
+    ModelConfig,
+    ProtocolConfig,
+    ProxySource,
+    RouteConfig,
+    SamplingConfig,
+    SchemaConfig,
+)
+from agent.config.tree import Config, config_schema, default_state_dir
+from agent.errors import ConfigError, Problem
+
+__all__ = [
+    "EVENT_TYPES",
+    "Address",
+    "AdminConfig",
+    "AgentRole",
+    "CandidateConfig",
+    "CaptureConfig",
+    "Change",
+    "ConceptConfig",
+    "Config",
+    "ConfigError",
+    "DeltaConfig",
+    "DetectConfig",
+    "DriftTrigger",
+    "EffectConfig",
+    "ExportConfig",
+    "FeatureConfig",
+    "GateConfig",
+    "JsonPathConfig",
+    "LabelsConfig",
+    "MarginConfig",
+    "ModelConfig",
+    "Problem",
+    "ProtocolConfig",
+    "ProxySource",
+    "QualityTrigger",
+    "ReferenceConfig",
+    "ResourcesConfig",
+    "RetrainConfig",
+    "RolloutConfig",
+    "RouteConfig",
+    "SamplingConfig",
+    "ScheduleTrigger",
+    "SchemaConfig",
+    "Secret",
+    "StateConfig",
+    "TokenConfig",
+    "TriggerConfig",
+    "WebhookTarget",
+    "WebhooksConfig",
+    "check_files",
+    "check_role",
+    "config_schema",
+    "cross_check",
+    "default_state_dir",
+    "differences",
+    "load_config",
+    "loose_secrets",
+    "notices",
+    "parse_listen",
+    "parse_upstream",
+    "read_secret",
+]

@@ -1,0 +1,227 @@
+"""What must fit between keys, and what is judged only once a role is known or files are looked at.
+
+Each check yields (path of the key, message with its mend). `cross_check` is part of loading;
+`check_role` and `check_files` are asked before anything starts; `notices` are no mistakes.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from agent.config.keys import KeyPath
+from agent.config.lifecycle import QualityTrigger, WebhookTarget
+from agent.config.section import Section
+from agent.config.tree import Config
+
+AgentRole: TypeAlias = Literal["all", "sidecar", "controller"]
+Finding: TypeAlias = tuple[KeyPath, str]
+
+
+def cross_check(config: Config) -> Iterator[Finding]:
+    """Mistakes between keys that are each right by themselves."""
+    yield from _doubles(config)
+    yield from _protocol(config)
+    yield from _sampling(config)
+    yield from _resources(config)
+    for index, target in enumerate(config.webhooks.targets):
+        yield from _target(config, target, ("webhooks", "targets", index))
+    yield from _retrain(config)
+    yield from _rollout(config)
+    yield from _admin(config)
+
+
+def check_role(config: Config, role: AgentRole) -> Iterator[Finding]:
+    """Mistakes that depend on what this agent is to be."""
+    if role != "controller" and not config.sources:
+        yield ("sources",), "is empty: add a proxy with its upstream, or start with --upstream URL"
+    if role == "all" and config.detect.replicas > 1:
+        yield (
+            ("detect", "replicas"),
+            "is more than 1, and then a single agent decides: run one with --role controller "
+            "and the others with --role sidecar",
+        )
+
+
+def _doubles(config: Config) -> Iterator[Finding]:
+    lists: tuple[tuple[KeyPath, tuple[str, ...]], ...] = (
+        (("schema", "features"), tuple(f.name for f in config.schema_.features)),
+        (("triggers",), tuple(t.name for t in config.triggers)),
+        (("webhooks", "targets"), tuple(t.name for t in config.webhooks.targets)),
+        (("admin", "tokens"), tuple(t.name for t in config.admin.tokens)),
+    )
+    for path, names in lists:
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                yield (*path, index, "name"), f"{name!r} is taken by an earlier one: rename it"
+    listens = [source.listen for source in config.sources] + [config.admin.listen]
+    for index, listen in enumerate(listens):
+        if listen in listens[:index] and not listen.endswith(":0"):
+            proxy = index < len(config.sources)
+            where: KeyPath = ("sources", index, "listen") if proxy else ("admin", "listen")
+            yield where, f"{listen} is taken by an earlier one: choose another port"
+
+
+def _protocol(config: Config) -> Iterator[Finding]:
+    named = config.protocol.name == "json_path"
+    if named and config.protocol.json_path is None:
+        yield (
+            ("protocol", "json_path"),
+            "is needed by protocol.name json_path: say where features stand",
+        )
+    if not named and config.protocol.json_path is not None:
+        yield ("protocol", "json_path"), "is read only by protocol.name json_path: set that too"
+
+
+def _sampling(config: Config) -> Iterator[Finding]:
+    if 0 < config.sampling.rate < config.sampling.rate_min:
+        yield ("sampling", "rate_min"), "is above sampling.rate: lower it"
+    if config.reference.provisional_rows > config.reference.learn_rows:
+        yield ("reference", "provisional_rows"), "is above reference.learn_rows: lower it"
+
+
+def _resources(config: Config) -> Iterator[Finding]:
+    given = [key for key in ("pid", "port", "name") if getattr(config.resources, key) is not None]
+    if len(given) > 1:
+        yield ("resources", given[1]), f"stands beside {given[0]}: keep one of them"
+
+
+def _target(config: Config, target: WebhookTarget, path: KeyPath) -> Iterator[Finding]:
+    github = target.kind != "generic"
+    if not github and target.url is None:
+        yield (*path, "url"), "is missing: say where to post"
+    if github and target.repository is None:
+        yield (*path, "repository"), f"is needed by {target.kind}: write owner/name"
+    if github and target.token is None and target.token_file is None:
+        name = "__".join(str(part) for part in path).upper()
+        message = f"is needed by {target.kind}: name it, or set REMORA_{name}__TOKEN"
+        yield (*path, "token_file"), message
+    if target.kind == "github_workflow_dispatch" and target.workflow is None:
+        yield (*path, "workflow"), f"is needed by {target.kind}: name its file or id"
+    if target.url is not None:
+        parts = urlsplit(target.url)
+        if parts.scheme == "http" and not config.webhooks.allow_http:
+            yield (*path, "url"), "is plain http: use https, or set webhooks.allow_http"
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        if port not in config.webhooks.ports:
+            yield (*path, "url"), f"calls port {port}: add it to webhooks.ports"
+
+
+def _retrain(config: Config) -> Iterator[Finding]:
+    retrain = config.retrain
+    if retrain.via == "webhook" and retrain.target is None:
+        yield (
+            ("retrain", "target"),
+            "is needed by via webhook: name one of webhooks.targets",
+        )
+    if retrain.target is not None and config.target(retrain.target) is None:
+        names = ", ".join(t.name for t in config.webhooks.targets) or "there are none"
+        yield (
+            ("retrain", "target"),
+            f"{retrain.target!r} is none of webhooks.targets ({names}): add it",
+        )
+    if retrain.fallback is not None and retrain.via != "webhook":
+        yield ("retrain", "fallback"), "is read only by retrain.via webhook: leave it out"
+    if retrain.via == "local" or (retrain.via == "webhook" and retrain.fallback == "local"):
+        if retrain.recipe is None:
+            yield ("retrain", "recipe"), "is needed to retrain here: name a recipe file"
+        if not config.capture.enabled:
+            yield (
+                ("capture", "enabled"),
+                "must be true to retrain here: without it there are no rows",
+            )
+
+
+def _rollout(config: Config) -> Iterator[Finding]:
+    rollout = config.rollout
+    if rollout.total_s_min > rollout.duration_s_max:
+        yield ("rollout", "total_s_min"), "is above rollout.duration_s_max: lower it"
+    if rollout.candidate is None or rollout.candidate.upstream is None:
+        return
+    if any(source.upstream == rollout.candidate.upstream for source in config.sources):
+        path = ("rollout", "candidate", "upstream")
+        yield path, "is the stable model's own address: name a second slot"
+
+
+def _admin(config: Config) -> Iterator[Finding]:
+    admin = config.admin
+    if admin.tokens and (admin.token is not None or admin.token_file is not None):
+        yield ("admin", "tokens"), "stands beside the one operator token: keep one of them"
+    for index, token in enumerate(admin.tokens):
+        if token.token is None and token.token_file is None:
+            name = f"REMORA_ADMIN__TOKENS__{index}__TOKEN"
+            yield ("admin", "tokens", index, "token_file"), f"is missing: name it, or set {name}"
+    given = admin.token is not None or admin.token_file is not None or bool(admin.tokens)
+    if not admin.listen_address.loopback and not given:
+        yield (
+            ("admin", "listen"),
+            "is reachable from other machines and there is no token: set admin.token_file or "
+            "REMORA_ADMIN__TOKEN, or listen on 127.0.0.1",
+        )
+
+
+def notices(config: Config) -> Iterator[Finding]:
+    """What is allowed and may surprise."""
+    if config.retrain.via != "none" and config.rollout.candidate is None:
+        yield (
+            ("rollout", "candidate"),
+            "is not set: candidates wait in the registry and get no traffic",
+        )
+    if config.triggers and config.retrain.via == "none":
+        yield ("retrain", "via"), "is none: triggers are recorded and nobody is asked to retrain"
+    if config.sampling.rate == 0:
+        yield ("sampling", "rate"), "is 0: traffic is relayed and nothing is looked at"
+    for index, target in enumerate(config.webhooks.targets):
+        if target.kind == "generic" and target.secret is None and target.secret_file is None:
+            path = ("webhooks", "targets", index, "secret_file")
+            yield path, "is not set: deliveries carry no signature"
+    for trigger in config.triggers:
+        if isinstance(trigger, QualityTrigger) and config.sampling.rate == 0:
+            yield ("sampling", "rate"), f"is 0: the trigger {trigger.name} never sees a label"
+
+
+def check_files(config: Config) -> Iterator[Finding]:
+    """Files that are named and not there, or secrets that others may read."""
+    for path, value in _paths(config, ()):
+        key = str(path[-1])
+        if key in ("dir",):
+            continue  # directories of our own are made at start
+        wants_dir = key in ("cwd", "stable_artifact")
+        if wants_dir and not value.is_dir():
+            yield path, f"{value} is no directory: make it or name another"
+        elif not wants_dir and not value.is_file():
+            yield path, f"{value} is no file: make it or name another"
+        elif not wants_dir and not os.access(value, os.R_OK):
+            yield path, f"{value} cannot be read by this user: change its owner or mode"
+    recipe = config.recipe_path
+    needed = config.retrain.via == "local" or config.retrain.fallback == "local"
+    if recipe is not None and needed and not recipe.is_file():
+        yield ("retrain", "recipe"), f"{recipe} is no file: make it or name another"
+
+
+def loose_secrets(config: Config) -> Iterator[Finding]:
+    """Secret files that more than their owner may read."""
+    for path, value in _paths(config, ()):
+        if str(path[-1]).endswith(("token_file", "secret_file")):
+            try:
+                mode = stat.S_IMODE(value.stat().st_mode)
+            except OSError:
+                continue  # check_files says it
+            if mode & 0o077:
+                yield path, f"{value} has mode {mode:04o}: others may read it, chmod 600"
+
+
+def _paths(section: Section, above: KeyPath) -> Iterator[tuple[KeyPath, Path]]:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        here = (*above, field.alias or name)
+        if isinstance(value, Path):
+            yield here, value
+        elif isinstance(value, Section):
+            yield from _paths(value, here)
+        elif isinstance(value, tuple):
+            for index, item in enumerate(value):
+                if isinstance(item, Section):
+                    yield from _paths(item, (*here, index))

@@ -1,0 +1,108 @@
+"""Sections about what is found out: reference, detect, labels, resources, export, capture."""
+
+from agent.config.section import (
+    Bytes,
+    ColumnName,
+    Count,
+    FilePath,
+    Flag,
+    Port,
+    Positive,
+    Seconds,
+    Section,
+    Text,
+)
+
+
+class ReferenceConfig(Section):
+    """What the current window is compared against."""
+
+    path: FilePath | None = None
+    """A profile made by `remora reference build`; null: learnt from traffic."""
+    learn_rows: Count = 10_000
+    """Rows that make a learnt reference."""
+    provisional_rows: Count = 1_000
+    """Rows after which effects are shown, with state -1."""
+
+
+class EffectConfig(Section):
+    """How big a difference must be to be called drift. Evidence alone makes a warning."""
+
+    psi: Positive = 0.1
+    """Population stability index."""
+    ks: Positive = 0.1
+    """Kolmogorov-Smirnov distance."""
+
+
+class ConceptConfig(Section):
+    """Detectors of concept drift besides the one that is always on."""
+
+    adwin: Flag = False
+    """river's ADWIN in a child process; needs remora[concept]."""
+
+
+class DetectConfig(Section):
+    """How drift is looked for."""
+
+    tick_rows: Count = 1_000
+    """Rows that end a tick."""
+    tick_s: Seconds = 60.0
+    """Seconds that end a tick, where rows come slowly."""
+    false_alarms_per_month: Positive = 1.0
+    """False alarms that are accepted, over all features together."""
+    effect: EffectConfig = EffectConfig()
+    """How big a difference must be."""
+    replicas: Count = 1
+    """Agents that watch replicas of one model. With more than one, a single controller decides."""
+    concept: ConceptConfig = ConceptConfig()
+    """Further detectors of concept drift."""
+
+
+class LabelsConfig(Section):
+    """How labels are joined to predictions."""
+
+    ttl_s: Seconds = 2_592_000.0
+    """How long predictions wait for their label."""
+    pending_s: Seconds = 3_600.0
+    """How long labels wait for their prediction."""
+    rows_max: Count = 5_000_000
+    """Rows of the join table; beyond it the oldest go, counted."""
+
+
+class ResourcesConfig(Section):
+    """Which process is the model server. Without a key: who listens on the upstream's port."""
+
+    pid: Count | None = None
+    """Its process id."""
+    port: Port | None = None
+    """The port it listens on."""
+    name: Text | None = None
+    """Its process name."""
+    interval_s: Seconds = 5.0
+    """How often it is looked at."""
+
+
+class ExportConfig(Section):
+    """What Prometheus is shown."""
+
+    max_series: Count = 2_000
+    """Series about features; beyond it, features late in the schema are left out."""
+    features: tuple[ColumnName, ...] = ()
+    """The features to show; empty: in the order of the schema."""
+    metrics_token: Flag = False
+    """Whether /metrics asks for a token with the role `read`."""
+
+
+class CaptureConfig(Section):
+    """Rows that are kept for retraining and reports."""
+
+    enabled: Flag = False
+    """Whether rows are kept at all."""
+    dir: FilePath | None = None
+    """Where; null: captures/ in the state directory."""
+    bytes_max: Bytes = 1_073_741_824
+    """Room that captures may take; beyond it the oldest go."""
+    retention_s: Seconds = 2_592_000.0
+    """How long rows are kept."""
+    redact: tuple[ColumnName, ...] = ()
+    """Features that are never written."""

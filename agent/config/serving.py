@@ -1,0 +1,140 @@
+"""Sections about what comes in: model, sources, protocol, schema, sampling."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from agent.config.address import Address, parse_listen, parse_upstream
+from agent.config.section import (
+    Bytes,
+    ColumnName,
+    Count,
+    Flag,
+    Listen,
+    Name,
+    Pattern,
+    PositiveShare,
+    Seconds,
+    Section,
+    Share,
+    Text,
+    Upstream,
+)
+
+
+class ModelConfig(Section):
+    """What the model is called."""
+
+    name: Name = "default"
+    """Label `model` of every metric."""
+    version: Name = "1"
+    """Label `version` of the stable model until the ledger says otherwise."""
+
+
+class RouteConfig(Section):
+    """A name for the requests whose path matches."""
+
+    name: Name
+    """Label `route` of the metrics."""
+    pattern: Pattern
+    """Regular expression searched in the path; the first that matches wins."""
+
+
+class ProxySource(Section):
+    """The proxy in front of the model server."""
+
+    kind: Literal["proxy"] = "proxy"
+    """What brings exchanges in."""
+    listen: Listen = "0.0.0.0:9000"
+    """HOST:PORT, [v6]:PORT, :PORT or unix:/path."""
+    upstream: Upstream
+    """The model server: http://host:port or unix:/path."""
+    routes: tuple[RouteConfig, ...] = ()
+    """Named groups of paths; everything else is `other`."""
+    idle_s: Seconds = 4.0
+    """How long an idle connection to the upstream is kept; stay below the server's own limit."""
+    connect_timeout_s: Seconds = 2.0
+    """How long connecting to the upstream may take."""
+    total_timeout_s: Seconds = 300.0
+    """How long one exchange may take."""
+    client_idle_s: Seconds = 75.0
+    """How long an idle client connection is kept."""
+    head_bytes_max: Bytes = 65_536
+    """Longest request or response head."""
+    capture_bytes_max: Bytes = 1_048_576
+    """Bytes of a body, per direction, that a sampled copy may hold; more is cut off, and marked."""
+    connections_max: Count = 4096
+    """Client connections at once."""
+    forwarded: Flag = False
+    """Whether to add X-Forwarded-For and X-Forwarded-Proto."""
+
+    @property
+    def listen_address(self) -> Address:
+        """`listen`, parsed."""
+        return parse_listen(self.listen)
+
+    @property
+    def upstream_address(self) -> Address:
+        """`upstream`, parsed."""
+        return parse_upstream(self.upstream)
+
+
+class JsonPathConfig(Section):
+    """Where things stand in a JSON body of one's own shape."""
+
+    features: Text
+    """Path of the rows or of the single row in the request."""
+    names: Text | None = None
+    """Path of the list of feature names, where rows are plain lists."""
+    prediction: Text | None = None
+    """Path of the prediction in the response."""
+    score: Text | None = None
+    """Path of the score in the response."""
+    id: Text | None = None
+    """Path of the request's id, in the request."""
+
+
+class ProtocolConfig(Section):
+    """How bodies are read."""
+
+    name: Literal["auto", "kserve_v1", "open_inference", "mlflow", "json_path"] = "auto"
+    """The protocol; `auto` finds out from path and body."""
+    json_path: JsonPathConfig | None = None
+    """Needed by `json_path`, and by it alone."""
+
+
+class FeatureConfig(Section):
+    """One feature that the model is given."""
+
+    name: ColumnName
+    """Its name in the request."""
+    kind: Literal["numeric", "categorical", "boolean"]
+    """How it is compared."""
+    sensitive: Flag = False
+    """Values are never named in metrics, pages or findings."""
+
+
+class SchemaConfig(Section):
+    """Names, kinds and order of features."""
+
+    features: tuple[FeatureConfig, ...] = ()
+    """Empty: learnt from traffic, or taken from the reference."""
+    prediction: ColumnName | None = None
+    """The output that is the prediction; null: the first that fits."""
+    score: ColumnName | None = None
+    """The output that is the score."""
+    task: Literal["auto", "classification", "regression"] = "auto"
+    """What the model does; `auto` looks at predictions."""
+    columns_max: Count = 5_000
+    """Features per row; an exchange with more is counted and not read."""
+    rows_max: Count = 65_536
+    """Rows per exchange that are read."""
+
+
+class SamplingConfig(Section):
+    """How much of the traffic is looked at."""
+
+    rate: Share = 1.0
+    """Share of exchanges that are copied for analysis."""
+    rate_min: PositiveShare = Field(default=0.001)
+    """How far the governor may lower the rate when the budget is short."""

@@ -1,0 +1,131 @@
+"""The whole configuration as one frozen tree. Loading is load.py's, cross checks are checks.py's.
+
+Nothing here reads files, clocks or the environment, but for the default of the state directory
+where nobody gave one.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, PrivateAttr, TypeAdapter
+
+from agent.config.admin import AdminConfig, StateConfig
+from agent.config.detection import (
+    CaptureConfig,
+    DetectConfig,
+    ExportConfig,
+    LabelsConfig,
+    ReferenceConfig,
+    ResourcesConfig,
+)
+from agent.config.lifecycle import RetrainConfig, TriggerConfig, WebhooksConfig, WebhookTarget
+from agent.config.rollout import RolloutConfig
+from agent.config.section import Section
+from agent.config.serving import (
+    ModelConfig,
+    ProtocolConfig,
+    ProxySource,
+    SamplingConfig,
+    SchemaConfig,
+)
+
+SYSTEM_STATE = Path("/var/lib/remora")
+
+
+class Config(Section):
+    """Everything that Remora can be told."""
+
+    model: ModelConfig = ModelConfig()
+    """What the model is called."""
+    sources: tuple[ProxySource, ...] = ()
+    """What brings exchanges in."""
+    protocol: ProtocolConfig = ProtocolConfig()
+    """How bodies are read."""
+    schema_: SchemaConfig = Field(default=SchemaConfig(), alias="schema")  # pydantic owns `schema`
+    """Names, kinds and order of features."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How much of the traffic is looked at."""
+    reference: ReferenceConfig = ReferenceConfig()
+    """What the current window is compared against."""
+    detect: DetectConfig = DetectConfig()
+    """How drift is looked for."""
+    labels: LabelsConfig = LabelsConfig()
+    """How labels are joined to predictions."""
+    resources: ResourcesConfig = ResourcesConfig()
+    """Which process is the model server."""
+    export: ExportConfig = ExportConfig()
+    """What Prometheus is shown."""
+    capture: CaptureConfig = CaptureConfig()
+    """Rows that are kept for retraining and reports."""
+    triggers: tuple[TriggerConfig, ...] = ()
+    """Policies; each fires a retraining."""
+    webhooks: WebhooksConfig = WebhooksConfig()
+    """Who is told, and where deliveries may go."""
+    retrain: RetrainConfig = RetrainConfig()
+    """How a new model is made."""
+    rollout: RolloutConfig = RolloutConfig()
+    """How a candidate comes to serve."""
+    admin: AdminConfig = AdminConfig()
+    """The admin API and the status page."""
+    state: StateConfig = StateConfig()
+    """What survives a restart."""
+
+    # Where the file stands: paths in it are relative to that, not to where one happens to start.
+    _base: Path = PrivateAttr(default_factory=Path)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the effective configuration. Of secrets it knows whether they are there."""
+        text = json.dumps(self.public(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def public(self) -> dict[str, Any]:
+        """The effective configuration as plain values for people and JSON, secrets as ***."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def state_dir(self) -> Path:
+        """Where state is kept. Not created here."""
+        return self.state.dir or default_state_dir(os.environ)
+
+    @property
+    def capture_dir(self) -> Path:
+        """Where captures are kept. Not created here."""
+        return self.capture.dir or self.state_dir / "captures"
+
+    @property
+    def recipe_path(self) -> Path | None:
+        """`retrain.recipe` as a path on this machine."""
+        return None if self.retrain.recipe is None else self._base / self.retrain.recipe
+
+    def target(self, name: str) -> WebhookTarget | None:
+        """The webhook target of that name."""
+        return next((t for t in self.webhooks.targets if t.name == name), None)
+
+
+def default_state_dir(environ: Mapping[str, str]) -> Path:
+    """Where state is kept when the configuration is silent.
+
+    $STATE_DIRECTORY is systemd's; it may list several directories, of which the first is meant.
+    """
+    given = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if given:
+        return Path(given)
+    probe = SYSTEM_STATE if SYSTEM_STATE.exists() else SYSTEM_STATE.parent
+    if os.access(probe, os.W_OK | os.X_OK):
+        return SYSTEM_STATE
+    return Path(environ.get("HOME") or Path.home()) / ".local" / "state" / "remora"
+
+
+def config_schema() -> dict[str, Any]:
+    """JSON Schema of the configuration file, for editors. Secrets are no keys of the file."""
+    schema = TypeAdapter(Config).json_schema(by_alias=True)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "remora.yaml",
+    } | {key: value for key, value in schema.items() if key != "title"}
