@@ -133,9 +133,8 @@ def decode_content(
     A truncated body gives what can be had of it.
     """
     codings = [coding.strip().lower() for coding in encoding.split(",") if coding.strip()]
-    if (
-        len(tokens) > 4
-    ):  # nobody encodes more often in earnest; each round may inflate a thousandfold
+    # Nobody encodes more often in earnest, and each round may inflate a thousandfold.
+    if len(codings) > 4:
         raise WireError("encoding_unknown", "more than four encodings")
     for coding in reversed(codings):
         if coding == "identity":

@@ -1,0 +1,176 @@
+"""The edge's end of the channel: a bounded queue, sent in batches, that never waits.
+
+This is the only place where the edge loses exchanges on purpose. When analysis does not read, the
+socket fills, then the queue, and then exchanges are dropped and counted; traffic does not notice.
+A batch that the socket took in part is finished before anything else, so the stream stays framed.
+"""
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from agent.edge import channel
+from agent.edge.counters import Counters
+from agent.edge.settings import EdgeSettings
+
+# Below malloc's mmap threshold: longer buffers would cost three more system calls each.
+_READ_BYTES: Final = 65_536
+_MESSAGE_BYTES_MAX: Final = 1_048_576
+# Per slot. One outcome has 28 bytes, so this is some 37,000 requests of an analysis that hangs.
+OUTCOMES_BYTES_MAX: Final = 1_048_576
+
+
+class Outbox:
+    """Frames out, messages in. `make_counters` and `make_outcomes` are asked just before sending."""
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        counters: Counters,
+        *,
+        make_counters: Callable[[], bytes],
+        make_outcomes: Callable[[], list[bytes]],
+        on_message: Callable[[int, Mapping[str, Any]], None],
+    ) -> None:
+        self._bytes_max = settings.outbox_bytes_max
+        self._records_max = settings.flush_records
+        self._flush_s = settings.flush_s
+        self._counters = counters
+        self._make_counters = make_counters
+        self._make_outcomes = make_outcomes
+        self._on_message = on_message
+        self._loop = asyncio.get_running_loop()
+        self._sock: socket.socket | None = None
+        self._decoder = channel.FrameDecoder()
+        self._parts: list[bytes] = []  # of whole records
+        self._records = 0
+        self._bytes = 0
+        self._rest = memoryview(b"")  # of a batch that was sent in part
+        self._rest_records = 0
+        self._writer_on = False
+        self._flush_due: asyncio.Handle | None = None
+        self._flush_soon = False
+
+    def attach(self, sock: socket.socket) -> None:
+        """A new analysis: what was on its way to the old one is dropped, and counted."""
+        self.detach("channel_replaced")
+        sock.setblocking(False)
+        self._sock = sock
+        self._decoder = channel.FrameDecoder(payload_bytes_max=_MESSAGE_BYTES_MAX)
+        self._loop.add_reader(sock.fileno(), self._readable)
+        self.send_counters()
+
+    def detach(self, reason: str) -> None:
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._loop.remove_reader(sock.fileno())
+            self._watch_writable(sock, False)
+            sock.close()
+        lost = self._records + self._rest_records
+        if lost:
+            self._counters.drop(reason, lost)
+        self._rest = memoryview(b"")
+        self._rest_records = 0
+        self._forget_parts()
+
+    def put(self, parts: list[bytes]) -> None:
+        """One record, in parts that are joined when it is sent. Dropped when there is no room."""
+        if self._sock is None:
+            self._counters.drop("channel_closed")
+            return
+        size = sum(map(len, parts))
+        if self._bytes + len(self._rest) + size > self._bytes_max:
+            self._counters.drop("channel_full")
+            return
+        self._parts += parts
+        self._bytes += size
+        self._records += 1
+        self._counters.kept += 1
+        if self._records >= self._records_max and not self._flush_soon:
+            # Not now: the answer to the client leaves at the end of this turn of the loop.
+            self._flush_soon = True
+            self._loop.call_soon(self.flush)
+        else:
+            self.schedule()
+
+    def schedule(self) -> None:
+        if self._flush_due is None and self._sock is not None:
+            self._flush_due = self._loop.call_later(self._flush_s, self.flush)
+
+    def flush(self) -> None:
+        self._flush_soon = False
+        if self._flush_due is not None:
+            self._flush_due.cancel()
+            self._flush_due = None
+        if self._rest and not self._send_rest():
+            return
+        outcomes = self._make_outcomes()
+        if self._parts or outcomes:
+            self._send(b"".join(self._parts + outcomes))
+
+    def send_counters(self) -> None:
+        """Only onto an empty channel: counters are cumulative, a later snapshot says it all."""
+        if self._sock is not None and not self._rest:
+            self._send(
+                b"".join([*self._parts, channel.frame(channel.COUNTERS, self._make_counters())])
+            )
+
+    def _send(self, batch: bytes) -> None:
+        self._rest = memoryview(batch)
+        self._rest_records = self._records
+        self._forget_parts()
+        self._send_rest()
+
+    def _send_rest(self) -> bool:
+        """True when nothing is left of the batch."""
+        sock = self._sock
+        if sock is None:
+            self._rest = memoryview(b"")
+            return False
+        try:
+            self._rest = self._rest[sock.send(self._rest) :]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self.detach("channel_closed")
+            return False
+        done = not self._rest
+        if done:
+            self._rest_records = 0
+        self._watch_writable(sock, not done)
+        return done
+
+    def _watch_writable(self, sock: socket.socket, on: bool) -> None:
+        if on and not self._writer_on:
+            self._loop.add_writer(sock.fileno(), self.flush)
+        elif self._writer_on and not on:
+            self._loop.remove_writer(sock.fileno())
+        self._writer_on = on
+
+    def _forget_parts(self) -> None:
+        self._parts = []
+        self._records = 0
+        self._bytes = 0
+
+    def _readable(self) -> None:
+        sock = self._sock
+        if sock is None:
+            return
+        try:
+            data = sock.recv(_READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.detach("channel_closed")
+            return
+        try:
+            for kind, payload in self._decoder.feed(data):
+                self._on_message(kind, json.loads(payload))
+        except (ValueError, KeyError, TypeError):
+            # A peer that talks nonsense is not listened to again; the supervisor sends another.
+            self._counters.drop("channel_broken")
+            self.detach("channel_broken")
