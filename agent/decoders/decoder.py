@@ -45,15 +45,16 @@ REMEDY: Mapping[DecodeReason, str] = {
     "answer: health probes, metadata, other endpoints. Nothing to do unless predictions are "
     "missing; then set `protocol`.",
     DecodeReason.WRONG_TYPE: "A member has a type that the protocol does not allow: rows of "
-    "mixed shapes, an object where a cell belongs. Mend the client.",
+    "mixed shapes, an object where a cell belongs, names longer than `name_characters_max`. "
+    "Mend the client.",
     DecodeReason.RAGGED_ROWS: "Rows of one request differ in length. Variable-length inputs "
     "(token ids, say) have no columns to watch; for tables, mend the client.",
     DecodeReason.EMPTY_BATCH: "A request without rows, or rows without cells. Nothing to do, "
     "unless a client means to ask for something.",
     DecodeReason.TOO_MANY_COLUMNS: "Rows are wider than `columns_max`: often an image or an "
     "embedding. Raise the limit if the columns are worth watching one by one.",
-    DecodeReason.TOO_MANY_ROWS: "One request holds more than `rows_max` rows. Raise the limit, "
-    "or send smaller batches.",
+    DecodeReason.TOO_MANY_ROWS: "One request holds more than `rows_max` rows, or more than "
+    "`cells_max` cells. Raise the limit, or send smaller batches.",
     DecodeReason.TOO_DEEP: "JSON is nested deeper than `depth_max`. Raise the limit if it is "
     "meant to be.",
     DecodeReason.BODY_TRUNCATED: "The body was longer than the source keeps. Raise the source's "
@@ -85,6 +86,10 @@ class DecodeError(ValueError):
         self.detail = detail  # for a person's eye, never a label: it may quote the body
 
 
+class SettingsError(ValueError):
+    """Settings that no decoder can be made from. Names key and mend, for one line on exit."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
     """How much of a stranger's body is looked at; beyond, it is dropped and counted."""
@@ -93,6 +98,8 @@ class DecodeLimits:
     nan_body_bytes_max: int = 1024 * 1024  # bodies with NaN tokens take a ten times slower parser
     columns_max: int = 5_000  # also pixels of an image, laid out flat
     rows_max: int = 100_000
+    cells_max: int = 4_000_000  # rows x columns: objects with changing names can multiply
+    name_characters_max: int = 256  # of a feature or an output
     depth_max: int = 16  # arrays and objects inside a row
 
 

@@ -1,0 +1,40 @@
+"""The closed list of decoders: one line each. The contract suite iterates it.
+
+Do not reorder carelessly: while a protocol is being detected, earlier ones are tried first.
+"""
+
+from collections.abc import Callable, Mapping
+
+from agent.decoders.decoder import Decoder, DecoderSettings, SettingsError
+from agent.decoders.json_path import JsonPath
+from agent.decoders.kserve_v1 import KServeV1
+from agent.decoders.mlflow import MlflowInvocations
+from agent.decoders.open_inference import OpenInference
+
+CATALOG: Mapping[str, Callable[[DecoderSettings], Decoder]] = {
+    OpenInference.name: OpenInference,
+    KServeV1.name: KServeV1,
+    MlflowInvocations.name: MlflowInvocations,
+    JsonPath.name: JsonPath,
+}
+AUTO = "auto"
+
+
+def decoders(protocol: str, settings: DecoderSettings) -> tuple[Decoder, ...]:
+    """The decoders that `protocol` asks for: the one of that name, or all for `auto`.
+
+    With `auto`, `json_path` takes part only when its paths are configured.
+
+    Raises:
+        SettingsError: an unknown protocol, or settings that the decoder cannot be made from.
+    """
+    if protocol == AUTO:
+        return tuple(
+            make(settings)
+            for name, make in CATALOG.items()
+            if name != JsonPath.name or settings.json_path is not None
+        )
+    if protocol not in CATALOG:
+        known = ", ".join([AUTO, *CATALOG])
+        raise SettingsError(f"protocol {protocol!r} is unknown; it is one of {known}")
+    return (CATALOG[protocol](settings),)
