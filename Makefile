@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 LOCK := requirements-dev.lock
 # Tests run in this many processes; those marked `real` always run one after the other.
 JOBS ?= 2
+# Compiling every module of every dependency at install time takes longer than it ever saves.
+PIP_INSTALL := -m pip install -q --no-compile
 # Folders that hold Python of ours, as far as they exist.
 CODE := agent detectors retrain exporters tests \
     $(sort $(patsubst %/,%,$(dir $(wildcard benchmarks/*.py examples/*.py))))
@@ -24,14 +26,14 @@ setup: $(VENV)/.installed ## make .venv from the lock file; quick when nothing c
 # Remora itself goes in without resolving: everything it needs is in the lock, and pip checks that.
 $(VENV)/.installed: $(LOCK) constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --no-deps --require-hashes -r $(LOCK)
-	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	$(BIN)/python $(PIP_INSTALL) --no-deps --require-hashes -r $(LOCK)
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt torch
+	$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	$(BIN)/python -m pip check
 	@touch $@
 
 lock: ## resolve the dependencies of pyproject.toml again into the lock file
-	test -x $(BIN)/pip-compile || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q pip-tools; }
+	test -x $(BIN)/pip-compile || { $(PYTHON) -m venv $(VENV) && $(BIN)/python $(PIP_INSTALL) pip-tools; }
 	$(BIN)/python tests/lock.py $(LOCK)
 
 fmt: setup ## format the code and mend what ruff can mend
@@ -71,7 +73,7 @@ servers: $(SERVERS) ## environments of the real model servers
 .venv-servers/%/.installed: tests/servers/%.txt
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
-	if $(@D)/bin/python -m pip install -q -r $<; then touch $@; else rm -rf $(@D); test -z "$$CI"; fi
+	if $(@D)/bin/python $(PIP_INSTALL) -r $<; then touch $@; else rm -rf $(@D); test -z "$$CI"; fi
 
 clean: ## remove what make and the tools left here
 	rm -rf $(VENV) .venv-servers build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \
