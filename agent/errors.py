@@ -30,7 +30,7 @@ class Problem:
         return one_line(": ".join(parts))
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """The configuration is wrong. Nothing was started; exit 2, one line for each problem."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:

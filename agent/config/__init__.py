@@ -36,7 +36,7 @@ from agent.config.lifecycle import (
     WebhookTarget,
 )
 from agent.config.load import load_config
-from agent.config.reload import Change, differences
+from agent.config.reload import Changes
 from agent.config.rollout import CandidateConfig, DeltaConfig, MarginConfig, RolloutConfig
 from agent.config.secret import Secret, read_secret
 from agent.config.serving import (
@@ -59,7 +59,7 @@ __all__ = [
     "AgentRole",
     "CandidateConfig",
     "CaptureConfig",
-    "Change",
+    "Changes",
     "ConceptConfig",
     "Config",
     "ConfigError",
@@ -97,7 +97,6 @@ __all__ = [
     "config_schema",
     "cross_check",
     "default_state_dir",
-    "differences",
     "load_config",
     "loose_secrets",
     "notices",

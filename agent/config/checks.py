@@ -8,20 +8,23 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from agent.config.keys import KeyPath
+from agent.config.key_path import KeyPath
 from agent.config.lifecycle import QualityTrigger, WebhookTarget
 from agent.config.section import Section
-from agent.config.tree import Config
+
+if TYPE_CHECKING:
+    from agent.config.tree import Config
 
 AgentRole: TypeAlias = Literal["all", "sidecar", "controller"]
 Finding: TypeAlias = tuple[KeyPath, str]
 
 
-def cross_check(config: Config) -> Iterator[Finding]:
+def cross_check(config: "Config") -> Iterator[Finding]:
     """Mistakes between keys that are each right by themselves."""
+    yield from _sources(config)
     yield from _doubles(config)
     yield from _protocol(config)
     yield from _sampling(config)
@@ -33,9 +36,9 @@ def cross_check(config: Config) -> Iterator[Finding]:
     yield from _admin(config)
 
 
-def check_role(config: Config, role: AgentRole) -> Iterator[Finding]:
+def check_role(config: "Config", role: AgentRole) -> Iterator[Finding]:
     """Mistakes that depend on what this agent is to be."""
-    if role != "controller" and not config.sources:
+    if not config.sources:
         yield ("sources",), "is empty: add a proxy with its upstream, or start with --upstream URL"
     if role == "all" and config.detect.replicas > 1:
         yield (
@@ -45,7 +48,12 @@ def check_role(config: Config, role: AgentRole) -> Iterator[Finding]:
         )
 
 
-def _doubles(config: Config) -> Iterator[Finding]:
+def _sources(config: "Config") -> Iterator[Finding]:
+    if len(config.sources) > 1:
+        yield ("sources", 1), "is a second proxy: an agent has one, run another agent for it"
+
+
+def _doubles(config: "Config") -> Iterator[Finding]:
     lists: tuple[tuple[KeyPath, tuple[str, ...]], ...] = (
         (("schema", "features"), tuple(f.name for f in config.schema_.features)),
         (("triggers",), tuple(t.name for t in config.triggers)),
@@ -64,7 +72,7 @@ def _doubles(config: Config) -> Iterator[Finding]:
             yield where, f"{listen} is taken by an earlier one: choose another port"
 
 
-def _protocol(config: Config) -> Iterator[Finding]:
+def _protocol(config: "Config") -> Iterator[Finding]:
     named = config.protocol.name == "json_path"
     if named and config.protocol.json_path is None:
         yield (
@@ -75,20 +83,20 @@ def _protocol(config: Config) -> Iterator[Finding]:
         yield ("protocol", "json_path"), "is read only by protocol.name json_path: set that too"
 
 
-def _sampling(config: Config) -> Iterator[Finding]:
+def _sampling(config: "Config") -> Iterator[Finding]:
     if 0 < config.sampling.rate < config.sampling.rate_min:
         yield ("sampling", "rate_min"), "is above sampling.rate: lower it"
     if config.reference.provisional_rows > config.reference.learn_rows:
         yield ("reference", "provisional_rows"), "is above reference.learn_rows: lower it"
 
 
-def _resources(config: Config) -> Iterator[Finding]:
+def _resources(config: "Config") -> Iterator[Finding]:
     given = [key for key in ("pid", "port", "name") if getattr(config.resources, key) is not None]
     if len(given) > 1:
         yield ("resources", given[1]), f"stands beside {given[0]}: keep one of them"
 
 
-def _target(config: Config, target: WebhookTarget, path: KeyPath) -> Iterator[Finding]:
+def _target(config: "Config", target: WebhookTarget, path: KeyPath) -> Iterator[Finding]:
     github = target.kind != "generic"
     if not github and target.url is None:
         yield (*path, "url"), "is missing: say where to post"
@@ -109,7 +117,7 @@ def _target(config: Config, target: WebhookTarget, path: KeyPath) -> Iterator[Fi
             yield (*path, "url"), f"calls port {port}: add it to webhooks.ports"
 
 
-def _retrain(config: Config) -> Iterator[Finding]:
+def _retrain(config: "Config") -> Iterator[Finding]:
     retrain = config.retrain
     if retrain.via == "webhook" and retrain.target is None:
         yield (
@@ -134,7 +142,7 @@ def _retrain(config: Config) -> Iterator[Finding]:
             )
 
 
-def _rollout(config: Config) -> Iterator[Finding]:
+def _rollout(config: "Config") -> Iterator[Finding]:
     rollout = config.rollout
     if rollout.total_s_min > rollout.duration_s_max:
         yield ("rollout", "total_s_min"), "is above rollout.duration_s_max: lower it"
@@ -145,7 +153,7 @@ def _rollout(config: Config) -> Iterator[Finding]:
         yield path, "is the stable model's own address: name a second slot"
 
 
-def _admin(config: Config) -> Iterator[Finding]:
+def _admin(config: "Config") -> Iterator[Finding]:
     admin = config.admin
     if admin.tokens and (admin.token is not None or admin.token_file is not None):
         yield ("admin", "tokens"), "stands beside the one operator token: keep one of them"
@@ -162,7 +170,7 @@ def _admin(config: Config) -> Iterator[Finding]:
         )
 
 
-def notices(config: Config) -> Iterator[Finding]:
+def notices(config: "Config") -> Iterator[Finding]:
     """What is allowed and may surprise."""
     if config.retrain.via != "none" and config.rollout.candidate is None:
         yield (
@@ -182,7 +190,7 @@ def notices(config: Config) -> Iterator[Finding]:
             yield ("sampling", "rate"), f"is 0: the trigger {trigger.name} never sees a label"
 
 
-def check_files(config: Config) -> Iterator[Finding]:
+def check_files(config: "Config") -> Iterator[Finding]:
     """Files that are named and not there, or secrets that others may read."""
     for path, value in _paths(config, ()):
         key = str(path[-1])
@@ -201,7 +209,7 @@ def check_files(config: Config) -> Iterator[Finding]:
         yield ("retrain", "recipe"), f"{recipe} is no file: make it or name another"
 
 
-def loose_secrets(config: Config) -> Iterator[Finding]:
+def loose_secrets(config: "Config") -> Iterator[Finding]:
     """Secret files that more than their owner may read."""
     for path, value in _paths(config, ()):
         if str(path[-1]).endswith(("token_file", "secret_file")):

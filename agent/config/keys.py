@@ -1,7 +1,6 @@
 """Which keys the tree has: asked by the loader for meanings, and for the nearest known key.
 
-A path is a tuple of keys and list indices, ("sources", 0, "listen"). Everything is read off the
-models, so that a key exists once.
+Everything is read off the models, so that a key exists once.
 """
 
 import difflib
@@ -9,23 +8,13 @@ import types
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from agent.config.key_path import KeyPath
 from agent.config.secret import Secret
 from agent.config.tree import Config
-
-KeyPath: TypeAlias = tuple[str | int, ...]
-
-
-def dotted(path: KeyPath) -> str:
-    """The path as people write it.
-
-    >>> dotted(("sources", 0, "listen"))
-    'sources.0.listen'
-    """
-    return ".".join(str(part) for part in path)
 
 
 def fields_of(model: type[BaseModel]) -> dict[str, Any]:

@@ -39,30 +39,28 @@ EventType: TypeAlias = Literal[
 EVENT_TYPES: tuple[EventType, ...] = EventType.__args__  # type: ignore[attr-defined]
 
 # Which way is worse: a trigger must name the bound on that side, or it would fire on improvement.
-Metric: TypeAlias = Literal[
-    "accuracy", "f1", "precision", "recall", "roc_auc",
-    "log_loss", "brier", "calibration_error", "rmse", "mae", "mape",
-]  # fmt: skip
-FALLS_WHEN_WORSE = frozenset({"accuracy", "f1", "precision", "recall", "roc_auc"})
+# The metrics are those of detectors.quality: one that nobody computes would never fire.
+Metric: TypeAlias = Literal["accuracy", "f1", "precision", "recall", "rmse", "mae", "mape"]
+FALLS_WHEN_WORSE = frozenset({"accuracy", "f1", "precision", "recall"})
 
 
 def _cron(text: str) -> str:
-    # APScheduler costs 50 ms of import; only a schedule pays for it.
-    from apscheduler.triggers.cron import CronTrigger
+    # APScheduler behind it costs 50 ms of import; only a schedule pays for it.
+    from retrain.schedule import Schedule, ScheduleError
 
     try:
-        CronTrigger.from_crontab(text, timezone="UTC")
-    except (ValueError, OverflowError, TypeError) as error:
-        raise ValueError(f'is no cron line ({error}): write five fields, "0 3 * * *"') from None
+        Schedule(cron=text)
+    except ScheduleError as error:
+        raise ValueError(f'is no cron line: {error}; write five fields, "0 3 * * *"') from None
     return text
 
 
 def _timezone(text: str) -> str:
-    from zoneinfo import ZoneInfo
+    from retrain.schedule import Schedule, ScheduleError
 
     try:
-        ZoneInfo(text)
-    except (KeyError, ValueError, OSError):
+        Schedule(cron="0 0 * * *", timezone=text)
+    except ScheduleError:
         raise ValueError("is no time zone known here: write UTC or Area/City") from None
     return text
 

@@ -11,9 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent.config.checks import cross_check
+from agent.config.key_path import KeyPath, dotted
 from agent.config.keys import (
-    KeyPath,
-    dotted,
     kinds_at,
     known_keys,
     takes_list,
@@ -62,14 +61,10 @@ def load_config(
     ]
     if sources.problems or problems:
         raise ConfigError(_unique(sources.problems + problems))
-    if path is not None:
-        config._base = path.absolute().parent
     if config.state.dir is None:
         state = config.state.model_copy(update={"dir": default_state_dir(environ)})
-        base = config._base
         config = config.model_copy(update={"state": state})
-        config._base = base
-    return config
+    return config.based(Path.cwd() if path is None else path.absolute().parent)
 
 
 def _unique(problems: list[Problem]) -> tuple[Problem, ...]:

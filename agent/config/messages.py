@@ -6,10 +6,12 @@ Values of keys that hold secrets or addresses with secrets in them are never rep
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.config.keys import KeyPath, dotted, known_keys, nearest_key, takes_secret
+from agent.config.key_path import KeyPath, dotted
+from agent.config.keys import known_keys, nearest_key, takes_secret
 from agent.errors import Problem, one_line
 
 _SILENT_KEYS = ("url", "token", "secret", "token_file", "secret_file", "callback_secret_file")
+_NAMED_IN_MESSAGE = ("cron",)
 
 # pydantic's type of error ▶ (what is wrong, the mend), with its own numbers filled in.
 _WORDS: dict[str, str] = {
@@ -70,7 +72,7 @@ def _given(path: KeyPath, data: object, kind: str) -> str:
     """The offending value, where it is short, plain and no secret."""
     if kind in ("missing", "extra_forbidden", "union_tag_not_found"):
         return ""
-    if path and (path[-1] in _SILENT_KEYS or takes_secret(path)):
+    if path and (path[-1] in (*_SILENT_KEYS, *_NAMED_IN_MESSAGE) or takes_secret(path)):
         return ""
     value: Any = data
     for part in path:

@@ -4,11 +4,10 @@ The list of live keys is short on purpose: a key belongs here only when whoever 
 reads it anew. Listeners, directories and what detectors were calibrated with are never live.
 """
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from agent.config.tree import Config
-from agent.errors import one_line
 
 LIVE_KEYS: tuple[str, ...] = (
     "sampling",
@@ -37,57 +36,53 @@ START_KEYS: tuple[str, ...] = ("retrain.callback_secret", "retrain.callback_secr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One key whose value differs. Values are for people: shortened, secrets as ***."""
+class Changes:
+    """Dotted keys whose values differ, in the order of the tree. Lists are compared as a whole."""
 
-    key: str
-    before: str
-    after: str
-    live: bool
+    live: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()  # these need a restart
 
 
-def differences(old: Config, new: Config) -> tuple[Change, ...]:
-    """Keys that differ, in the order of the tree. Lists are compared as a whole."""
-    before, after = _leaves(old.public()), _leaves(new.public())
-    secrets = _secrets(old) != _secrets(new)
-    changes = [
-        Change(
-            key=key, before=_shown(before.get(key)), after=_shown(after.get(key)), live=_live(key)
-        )
-        for key in dict.fromkeys((*before, *after))
-        if before.get(key) != after.get(key)
-    ]
-    if secrets and not changes:
-        # The text of a secret changed and nothing that may be shown did.
-        changes.append(Change(key="secrets", before="***", after="***", live=False))
-    return tuple(changes)
+def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
+    """Keys that differ between two trees of plain values.
+
+    >>> compare({"sampling": {"rate": 1.0}}, {"sampling": {"rate": 0.5}})
+    Changes(live=('sampling.rate',), fixed=())
+    """
+    before, after = _leaves(old), _leaves(new)
+    keys = [k for k in dict.fromkeys((*before, *after)) if before.get(k) != after.get(k)]
+    return Changes(
+        live=tuple(key for key in keys if _is_live(key)),
+        fixed=tuple(key for key in keys if not _is_live(key)),
+    )
 
 
-def _live(key: str) -> bool:
+def overlaid(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The old tree with the values of the new one under every live key."""
+    tree = copy.deepcopy(dict(old))
+    for key in compare(old, new).live:
+        parts = key.split(".")
+        source: Any = new
+        target: Any = tree
+        for part in parts[:-1]:
+            source = source.get(part) or {}
+            target = target.setdefault(part, {})
+        target[parts[-1]] = copy.deepcopy(source.get(parts[-1]))
+    return tree
+
+
+def _is_live(key: str) -> bool:
     def under(keys: tuple[str, ...]) -> bool:
         return any(key == known or key.startswith(f"{known}.") for known in keys)
 
     return under(LIVE_KEYS) and not under(START_KEYS)
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, Mapping) and value:
             found |= _leaves(value, f"{prefix}{key}.")
         else:
             found[f"{prefix}{key}"] = value
     return found
-
-
-def _secrets(config: Config) -> tuple[object, ...]:
-    return (
-        config.admin.token,
-        *(token.token for token in config.admin.tokens),
-        *(secret for t in config.webhooks.targets for secret in (t.secret, t.token)),
-        config.retrain.callback_secret,
-    )
-
-
-def _shown(value: object) -> str:
-    return "null" if value is None else one_line(str(value), length_max=120)

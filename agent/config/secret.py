@@ -8,11 +8,12 @@ import hmac
 from pathlib import Path
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, SerializationInfo
 from pydantic_core import PydanticOmit, core_schema
 
 from agent.errors import ConfigError, Problem
 
+REVEAL = "reveal"  # key of the serialisation context that gives secrets away
 SECRET_BYTES_MAX = 65_536  # a key or a token; anything longer is the wrong file
 
 
@@ -57,7 +58,9 @@ class Secret:
             python_schema=core_schema.union_schema(
                 [core_schema.is_instance_schema(cls), from_text], mode="left_to_right"
             ),
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda _: "***"),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                _serialised, info_arg=True
+            ),
         )
 
     @classmethod
@@ -87,6 +90,10 @@ def read_secret(path: Path, *, key: str) -> Secret:
     if len(text) > SECRET_BYTES_MAX:
         raise _unusable(key, f"{path} is longer than {SECRET_BYTES_MAX} bytes: wrong file?")
     return Secret(text)
+
+
+def _serialised(secret: Secret, info: SerializationInfo) -> str:
+    return secret.reveal() if (info.context or {}).get(REVEAL) else "***"
 
 
 def _unusable(key: str, message: str) -> ConfigError:

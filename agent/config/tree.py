@@ -8,13 +8,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, PrivateAttr, TypeAdapter
 
 from agent.config.admin import AdminConfig, StateConfig
+from agent.config.checks import cross_check
 from agent.config.detection import (
     CaptureConfig,
     DetectConfig,
@@ -23,8 +23,11 @@ from agent.config.detection import (
     ReferenceConfig,
     ResourcesConfig,
 )
+from agent.config.key_path import dotted
 from agent.config.lifecycle import RetrainConfig, TriggerConfig, WebhooksConfig, WebhookTarget
+from agent.config.reload import Changes, compare, overlaid
 from agent.config.rollout import RolloutConfig
+from agent.config.secret import REVEAL
 from agent.config.section import Section
 from agent.config.serving import (
     ModelConfig,
@@ -33,6 +36,7 @@ from agent.config.serving import (
     SamplingConfig,
     SchemaConfig,
 )
+from agent.errors import ConfigError, Problem
 
 SYSTEM_STATE = Path("/var/lib/remora")
 
@@ -78,7 +82,7 @@ class Config(Section):
     # Where the file stands: paths in it are relative to that, not to where one happens to start.
     _base: Path = PrivateAttr(default_factory=Path)
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 of the effective configuration. Of secrets it knows whether they are there."""
         text = json.dumps(self.public(), sort_keys=True, separators=(",", ":"))
@@ -87,6 +91,52 @@ class Config(Section):
     def public(self) -> dict[str, Any]:
         """The effective configuration as plain values for people and JSON, secrets as ***."""
         return self.model_dump(mode="json", by_alias=True)
+
+    def reveal(self) -> dict[str, Any]:
+        """Plain JSON values with the secrets in clear, for a child process over a private socket.
+
+        Never log, write or show the result. `from_revealed` reads it back.
+        """
+        tree = self.model_dump(mode="json", by_alias=True, context={REVEAL: True})
+        return {"base": str(self._base), "tree": tree}
+
+    @classmethod
+    def from_revealed(cls, values: Mapping[str, Any]) -> "Config":
+        """The configuration that `reveal` took apart."""
+        return cls.model_validate(values["tree"]).based(Path(values["base"]))
+
+    def based(self, directory: Path) -> "Config":
+        """The same, with `retrain.recipe` meant relative to that directory."""
+        config = self.model_copy()
+        config._base = directory
+        return config
+
+    def changes(self, new: "Config") -> Changes:
+        """Which keys differ in `new`, apart by whether they can be taken up while running."""
+        found = compare(self.reveal()["tree"], new.reveal()["tree"])
+        try:
+            self.with_live_changes(new)
+        except ConfigError:
+            # The live half does not fit to what needs a restart: then all of it waits for one.
+            return Changes(fixed=(*found.live, *found.fixed))
+        return found
+
+    def with_live_changes(self, new: "Config") -> "Config":
+        """This configuration with the live keys of `new`. Raises ConfigError if they do not fit."""
+        tree = overlaid(self.reveal()["tree"], new.reveal()["tree"])
+        config = type(self).model_validate(tree).based(new._base)
+        problems = [
+            Problem(where="", key=dotted(path), message=message)
+            for path, message in cross_check(config)
+        ]
+        if problems:
+            raise ConfigError(tuple(problems))
+        return config
+
+    @property
+    def proxy(self) -> ProxySource:
+        """The proxy. `check_role` sees to it that there is one before anything starts."""
+        return self.sources[0]
 
     @property
     def state_dir(self) -> Path:

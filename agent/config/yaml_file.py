@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from agent.config.keys import KeyPath, dotted
+from agent.config.key_path import KeyPath, dotted
 from agent.errors import ConfigError, Problem, one_line
 
 FILE_BYTES_MAX = 1 << 20
