@@ -68,6 +68,8 @@ class Analysis:
             return
         self._step, self._weight, self._step_at = step, weight, at
         self._count["step"] = self._count["since_candidate"] = 0
+        for bets in self._bets.values():
+            bets.pace(weight)
         if sum(self._durations.values()) >= self.plan.limit_requests_min:
             self._freeze_limits()
 

@@ -25,6 +25,12 @@ STAKES = 12
 STAKE_MIN = 0.02
 # No bet risks more than this part of the wealth, so wealth never becomes zero.
 RISK_MAX = 0.95
+# More partners than this take little more noise away: the noise of y falls with 1/partners.
+PARTNERS_MAX = 20
+# Controls wait for at most this many bets. Taking only those since the previous candidate outcome
+# would waste half the bets at weight 50%; waiting longer would pair an outage with the time
+# before it, and three lost bets at its start cost a factor of 1.95^3 at most.
+WAITING_BETS = 3
 
 
 def stakes(worst_loss: Sequence[float]) -> Floats:
@@ -62,9 +68,9 @@ def wilson(total: float, count: int, z: float) -> tuple[float, float]:
 class PairedBets:
     """Candidate against control, as both arrive, over one or more streams of outcomes in [0, 1].
 
-    Each candidate outcome x is compared with the mean y of the control outcomes since the
-    previous candidate outcome (none: no bet). `rollback` bets against "x - y is at most `delta`
-    on average", `promote` against "x - y is `margin` or more". Both hold under a base rate that
+    Each candidate outcome x is compared with the mean y of control outcomes just before it that
+    no other bet has used (none: no bet). `rollback` bets against "x - y is at most `delta` on
+    average", `promote` against "x - y is `margin` or more". Both hold under a base rate that
     moves, as long as it moves for both arms.
     """
 
@@ -76,8 +82,8 @@ class PairedBets:
         self._promote_stakes = stakes([1 - value for value in margin])
         self._rollback: Floats = np.zeros((streams, STAKES))
         self._promote: Floats = np.zeros((streams, STAKES))
-        self._waiting_sum: Floats = np.zeros(streams)
-        self._waiting = 0
+        self._waiting: Floats = np.empty((0, streams))  # controls that no bet has used
+        self._partners_max = PARTNERS_MAX
         self.rollback_peak = 0.0  # natural log; the highest ever, which is what Ville bounds
         self.count = [0, 0]  # outcomes of control and candidate
         self.total: Floats = np.zeros((2, streams))
@@ -102,23 +108,36 @@ class PairedBets:
         self.rollback_peak = max(self.rollback_peak, float(log_evidence(path).max()))
         self._promote = _wealth_path(self._promote, self._promote_stakes, self.margin - excess)[-1]
 
+    def pace(self, weight: float) -> None:
+        """The candidate's share is `weight` from now on: so many controls go with each outcome."""
+        if 0 < weight < 1:
+            self._partners_max = min(PARTNERS_MAX, max(1, round((1 - weight) / weight)))
+
     def _excess(self, candidate: Booleans, values: Floats) -> Floats:
-        """x - y for each candidate outcome that has a y; the control left over waits."""
-        control = ~candidate
-        bets = int(candidate.sum())
-        segment: NDArray[np.int64] = (np.cumsum(candidate) - candidate)[control]
-        counts = np.bincount(segment, minlength=bets + 1)
-        counts[0] += self._waiting
-        # bincount adds in order, and what waits comes first: no other cut gives another sum.
-        first = np.concatenate([[0], segment])
-        sums = np.empty((bets + 1, values.shape[1]))
-        for stream in range(values.shape[1]):
-            weights = np.concatenate([[self._waiting_sum[stream]], values[control, stream]])
-            sums[:, stream] = np.bincount(first, weights=weights, minlength=bets + 1)
-        self._waiting_sum, self._waiting = sums[-1], int(counts[-1])
-        paired = counts[:-1] > 0
-        means = sums[:-1][paired] / counts[:-1][paired, None]
-        return np.asarray(values[candidate][paired] - means, dtype=np.float64)
+        """x - y for each candidate outcome that has a y; controls left over wait, a few of them.
+
+        Which controls are taken depends on who came when, never on an outcome.
+        """
+        controls = np.concatenate([self._waiting, values[~candidate]])
+        arrived = len(self._waiting) + np.cumsum(~candidate)[candidate]
+        head, waiting_max = 0, WAITING_BETS * self._partners_max
+        paired = np.zeros(len(arrived), dtype=np.bool_)
+        spans: list[int] = []
+        for index, here in enumerate(arrived.tolist()):
+            head = max(head, here - waiting_max)
+            partners = min(here - head, self._partners_max)
+            if partners:
+                paired[index] = True
+                spans += [head, head + partners]
+                head += partners
+        self._waiting = controls[max(head, len(controls) - waiting_max) :]
+        if not spans:
+            return np.empty((0, values.shape[1]))
+        # reduceat wants every end to be an index, hence one row more.
+        padded = np.concatenate([controls, np.zeros((1, values.shape[1]))])
+        sums = np.add.reduceat(padded, spans, axis=0)[::2]
+        partners_of = np.diff(np.asarray(spans).reshape(-1, 2), axis=1)
+        return np.asarray(values[candidate][paired] - sums / partners_of, dtype=np.float64)
 
     @property
     def rollback_evidence(self) -> float:
@@ -152,8 +171,8 @@ class PairedBets:
             "margin": self.margin.tolist(),
             "rollback": self._rollback.tolist(),
             "promote": self._promote.tolist(),
-            "waiting_sum": self._waiting_sum.tolist(),
-            "waiting": self._waiting,
+            "waiting": self._waiting.tolist(),
+            "partners_max": self._partners_max,
             "rollback_peak": self.rollback_peak,
             "count": list(self.count),
             "total": self.total.tolist(),
@@ -167,8 +186,8 @@ class PairedBets:
         bets = cls(delta=state["delta"], margin=state["margin"])
         bets._rollback = np.asarray(state["rollback"])
         bets._promote = np.asarray(state["promote"])
-        bets._waiting_sum = np.asarray(state["waiting_sum"])
-        bets._waiting = int(state["waiting"])
+        bets._waiting = np.asarray(state["waiting"]).reshape(-1, len(bets.delta))
+        bets._partners_max = int(state["partners_max"])
         bets.rollback_peak = float(state["rollback_peak"])
         bets.count = [int(value) for value in state["count"]]
         bets.total = np.asarray(state["total"])
