@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from agent.addresses import bind_listener, is_loopback, parse_upstream, resolve
+from agent.addresses import bind_listener, is_name, resolve
 from agent.admin.front import FrontDesk
 from agent.children import Child, Message, name_process, notify_systemd
 from agent.config import Config
@@ -70,8 +70,8 @@ class Supervisor:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reread)
-        self._listeners = [await bind_listener(self._proxy.listen, wait_s=BIND_WAIT_S)]
-        admin = await bind_listener(self._config.admin.listen, wait_s=BIND_WAIT_S)
+        self._listeners = [await bind_listener(self._proxy.listen_address, wait_s=BIND_WAIT_S)]
+        admin = await bind_listener(self._config.admin.listen_address, wait_s=BIND_WAIT_S)
         self._stable = await self._first_stable()
         front = FrontDesk(
             backend=self._backend, probes={"/healthz": self._healthz, "/readyz": self._readyz}
@@ -197,16 +197,16 @@ class Supervisor:
         remembered = stable_from_ledger(self._config)
         if remembered is not None:
             return {"address": remembered.address, "version": remembered.version}
-        address = await resolve(parse_upstream(self._proxy.upstream))
+        address = await resolve(self._proxy.upstream_address)
         return {"address": address, "version": self._config.model.version}
 
     async def _follow_names(self) -> None:
         """Resolve the upstream's name again now and then: the edge never resolves anything."""
-        upstream = parse_upstream(self._proxy.upstream)
+        upstream = self._proxy.upstream_address
         current = self._stable["address"]
         while True:
             await asyncio.sleep(RESOLVE_EVERY_S)
-            if not upstream.is_name or self._stable["address"] != current:
+            if not is_name(upstream) or self._stable["address"] != current:
                 continue
             address = await resolve(upstream)
             if address != current:
@@ -288,7 +288,7 @@ def edge_settings(config: Config) -> dict[str, object]:
 
 def supervise(config: Config, *, role: str, reload: Callable[[], Config] | None = None) -> int:
     """Run the agent until it is told to stop; the exit code of `remora run`."""
-    if not is_loopback(config.admin.listen):
+    if not config.admin.listen_address.loopback:
         log.warning("admin port is open beyond loopback", listen=config.admin.listen)
 
     async def main() -> int:
