@@ -4,12 +4,12 @@ Do not raise over an answer that merely fits no column: its features are still w
 Only entries that cannot be matched with the rows make an exchange undecodable.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any, TypeAlias
 
 from agent.decoders.decoder import DecodeError, DecodeLimits, DecodeReason
-from agent.decoders.tabular import flat_object, require_names
+from agent.decoders.tabular import are_alike, flat_object, picked, require_names
 from agent.inference import Value
 
 Entries: TypeAlias = Sequence[Value | Sequence[Value]]
@@ -73,10 +73,12 @@ def _flat_vector(entry: Any, limits: DecodeLimits) -> list[Any]:
     raise DecodeError(DecodeReason.TOO_DEEP, f"an answer nested over {limits.depth_max} deep")
 
 
-def _outputs_of_objects(
-    said: Sequence[Mapping[str, Any]], limits: DecodeLimits
-) -> dict[str, Entries]:
+def _outputs_of_objects(said: Sequence[dict[str, Any]], limits: DecodeLimits) -> dict[str, Entries]:
     """n objects: one output for each name; a member that is an array stays a vector."""
+    if are_alike(said) and said[0]:
+        alike = tuple(said[0])
+        require_names(alike, len(said), limits)
+        return dict(zip(alike, zip(*picked(said, alike), strict=True), strict=True))
     members: list[dict[str, Any]] = []
     for entry in said:
         lists = {name: value for name, value in entry.items() if isinstance(value, list)}
@@ -95,7 +97,7 @@ def _outputs_of_objects(
 
 
 def _outputs_of_columns(
-    said: Mapping[str, Any], rows: int, limits: DecodeLimits
+    said: dict[str, Any], rows: int, limits: DecodeLimits
 ) -> dict[str, Entries]:
     """An object of columns; for one row a bare object is taken as well."""
     columns = {

@@ -100,12 +100,19 @@ def require_names(names: Sequence[str], rows: int, limits: DecodeLimits) -> None
 
 def named_table(rows: Sequence[dict[str, Any]], limits: DecodeLimits) -> Table:
     """n objects as rows; the names in the order of their first appearance."""
-    if any("b64" in row and len(row) == 1 for row in rows):
+    if any(len(row) == 1 and "b64" in row for row in rows):
         raise DecodeError(DecodeReason.UNSUPPORTED_ENCODING, "binary instances as base64")
-    flat = [flat_object(row, limits) for row in rows]
-    names = tuple(dict.fromkeys(chain.from_iterable(flat)))
+    flat = rows if are_alike(rows) else [flat_object(row, limits) for row in rows]
+    names = tuple(flat[0] if flat is rows else dict.fromkeys(chain.from_iterable(flat)))
     require_names(names, len(rows), limits)
     return names, cells_of(picked(flat, names), limits)
+
+
+def are_alike(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether all objects have the names of the first one and hold scalars: nearly always."""
+    names = rows[0].keys()
+    cells = chain.from_iterable(row.values() for row in rows)
+    return all(row.keys() == names for row in rows) and set(map(type, cells)) <= _SCALARS
 
 
 def flat_object(row: dict[str, Any], limits: DecodeLimits) -> dict[str, Value]:
