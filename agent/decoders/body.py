@@ -101,7 +101,7 @@ def parsed(body: bytes, limits: DecodeLimits) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        if "recursion" in str(error):
+        if "depth" in str(error) or "recursion" in str(error):  # newer and older releases
             raise DecodeError(DecodeReason.TOO_DEEP, "JSON nested without end") from None
         if b"NaN" not in body and b"Infinity" not in body:
             raise DecodeError(DecodeReason.NOT_JSON, str(error)) from None
