@@ -48,6 +48,7 @@ FRAME_HEAD_BYTES: Final = _FRAME.size
 # | bytes of id, version, request, response
 _EXCHANGE = struct.Struct("<BBBBddddHHII")
 _OUTCOME = struct.Struct("<BxHffQd")
+OUTCOME_BYTES: Final = _OUTCOME.size
 _REQUEST_TRUNCATED = 1
 _RESPONSE_TRUNCATED = 2
 
@@ -190,10 +191,26 @@ def decode_exchange(payload: bytes) -> ExchangeRecord:
     )
 
 
+def pack_outcome(
+    outcome: int,
+    status: int,
+    duration_s: float,
+    first_byte_s: float | None,
+    key: int,
+    at: float,
+) -> bytes:
+    first = -1.0 if first_byte_s is None else first_byte_s
+    return _OUTCOME.pack(outcome, status, duration_s, first, key, at)
+
+
 def encode_outcome(record: OutcomeRecord) -> bytes:
-    first_byte_s = -1.0 if record.first_byte_s is None else record.first_byte_s
-    return _OUTCOME.pack(
-        record.outcome, record.status, record.duration_s, first_byte_s, record.key, record.at
+    return pack_outcome(
+        record.outcome,
+        record.status,
+        record.duration_s,
+        record.first_byte_s,
+        record.key,
+        record.at,
     )
 
 

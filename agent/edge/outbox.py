@@ -23,7 +23,7 @@ OUTCOMES_BYTES_MAX: Final = 1_048_576
 
 
 class Outbox:
-    """Frames out, messages in. `make_counters` and `make_outcomes` are asked just before sending."""
+    """Frames out, messages in; counters and outcomes are asked for just before they are sent."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Outbox:
         counters: Counters,
         *,
         make_counters: Callable[[], bytes],
-        make_outcomes: Callable[[], list[bytes]],
+        make_outcomes: Callable[[], tuple[list[bytes], int]],
         on_message: Callable[[int, Mapping[str, Any]], None],
     ) -> None:
         self._bytes_max = settings.outbox_bytes_max
@@ -49,6 +49,7 @@ class Outbox:
         self._bytes = 0
         self._rest = memoryview(b"")  # of a batch that was sent in part
         self._rest_records = 0
+        self._rest_outcomes = 0
         self._writer_on = False
         self._flush_due: asyncio.Handle | None = None
         self._flush_soon = False
@@ -71,8 +72,10 @@ class Outbox:
         lost = self._records + self._rest_records
         if lost:
             self._counters.drop(reason, lost)
+        if self._rest_outcomes:
+            self._counters.drop("outcomes_lost", self._rest_outcomes)
         self._rest = memoryview(b"")
-        self._rest_records = 0
+        self._rest_records = self._rest_outcomes = 0
         self._forget_parts()
 
     def put(self, parts: list[bytes]) -> None:
@@ -96,7 +99,7 @@ class Outbox:
             self.schedule()
 
     def schedule(self) -> None:
-        if self._flush_due is None and self._sock is not None:
+        if self._flush_due is None and self._sock is not None and not self._writer_on:
             self._flush_due = self._loop.call_later(self._flush_s, self.flush)
 
     def flush(self) -> None:
@@ -104,18 +107,18 @@ class Outbox:
         if self._flush_due is not None:
             self._flush_due.cancel()
             self._flush_due = None
-        if self._rest and not self._send_rest():
+        if self._sock is None or (self._rest and not self._send_rest()):
             return
-        outcomes = self._make_outcomes()
+        outcomes, count = self._make_outcomes()
         if self._parts or outcomes:
+            self._rest_outcomes = count
             self._send(b"".join(self._parts + outcomes))
 
     def send_counters(self) -> None:
         """Only onto an empty channel: counters are cumulative, a later snapshot says it all."""
         if self._sock is not None and not self._rest:
-            self._send(
-                b"".join([*self._parts, channel.frame(channel.COUNTERS, self._make_counters())])
-            )
+            counters = channel.frame(channel.COUNTERS, self._make_counters())
+            self._send(b"".join([*self._parts, counters]))
 
     def _send(self, batch: bytes) -> None:
         self._rest = memoryview(batch)
@@ -138,7 +141,7 @@ class Outbox:
             return False
         done = not self._rest
         if done:
-            self._rest_records = 0
+            self._rest_records = self._rest_outcomes = 0
         self._watch_writable(sock, not done)
         return done
 

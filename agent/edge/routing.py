@@ -63,7 +63,7 @@ class Router:
             self._close_unused()
 
     def route(self, message: Mapping[str, Any], now: float) -> None:
-        """What analysis says. Raises KeyError, TypeError or ValueError, and then nothing changed."""
+        """What analysis says. Nothing has changed if it raises KeyError, TypeError, ValueError."""
         generation = int(message["generation"])
         if generation < self.generation:
             return

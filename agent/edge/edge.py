@@ -1,0 +1,211 @@
+"""The edge as a whole: listeners, clients, upstreams, limits in time, and the drain."""
+
+import asyncio
+import gc
+import json
+import secrets
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from agent.edge import channel
+from agent.edge.capture import Capture
+from agent.edge.counters import Counters
+from agent.edge.heads import HeadReader
+from agent.edge.minting import Minter
+from agent.edge.outbox import OUTCOMES_BYTES_MAX, Outbox
+from agent.edge.pool import Pool
+from agent.edge.proxy import Client
+from agent.edge.routing import Router, Routes, Slot
+from agent.edge.settings import EdgeSettings
+from agent.edge.upstream import TIMEOUT, UNREACHABLE, connect
+
+# Cycles are broken by hand and the collector is off; this finds what a rare error path left.
+_COLLECT_EVERY_S: Final = 60.0
+
+
+class Edge:
+    """Everything that connections share. Lives in one event loop, never in two threads."""
+
+    def __init__(self, settings: EdgeSettings, *, address: str, version: str) -> None:
+        if not settings.sampling_salt:
+            settings = _with_salt(settings)
+        self.settings = settings
+        self.routes = Routes(settings.routes)
+        self.counters = Counters(self.routes.names)
+        self.reader = HeadReader(settings.client_key)
+        self.minter = Minter()
+        self.router = Router(
+            new_pool=self._new_pool,
+            counters=self.counters,
+            salt=bytes.fromhex(settings.sampling_salt)[:64],
+        )
+        self.router.set_stable(address=address, version=version)
+        self.outbox = Outbox(
+            settings,
+            self.counters,
+            make_counters=self._make_counters,
+            make_outcomes=self._make_outcomes,
+            on_message=self._from_analysis,
+        )
+        self.capture = Capture(settings, self.counters, self.outbox)
+        self.clients: set[Client] = set()
+        self.draining = False
+        self.wall_offset_s = time.time() - time.monotonic()
+        self._loop = asyncio.get_running_loop()
+        self._servers: list[asyncio.Server] = []
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._ticks: list[asyncio.Task[None]] = []
+        self._emptied = asyncio.Event()
+
+    async def serve(self, listeners: Sequence[socket.socket]) -> None:
+        for listener in listeners:
+            listener.setblocking(False)
+            if listener.family == socket.AF_UNIX:
+                server = await self._loop.create_unix_server(lambda: Client(self), sock=listener)
+            else:
+                server = await self._loop.create_server(lambda: Client(self), sock=listener)
+            self._servers.append(server)
+        self._ticks = [
+            self._loop.create_task(self._sweep_forever()),
+            self._loop.create_task(self._count_forever()),
+        ]
+
+    # Clients.
+
+    def admit(self, client: Client) -> bool:
+        if len(self.clients) >= self.settings.connections_max or self.draining:
+            self.clients.add(client)  # it lingers until it has read why
+            return False
+        self.clients.add(client)
+        return True
+
+    def connect(self, client: Client, slot: Slot, attempt: int) -> None:
+        task = self._loop.create_task(self._connect(client, slot.pool, attempt))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, client: Client, pool: Pool, attempt: int) -> None:
+        try:
+            connection = await connect(pool, self.counters, self.settings)
+        except TimeoutError:
+            client.not_connected(attempt, TIMEOUT)
+        except (OSError, ValueError):
+            client.not_connected(attempt, UNREACHABLE)
+        else:
+            if not client.connected(connection, attempt):
+                connection.release(time.monotonic(), keep=True)
+
+    def _new_pool(self, address: str) -> Pool:
+        return Pool(address, idle_s=self.settings.idle_s, idle_max=self.settings.upstream_idle_max)
+
+    def outcome(
+        self,
+        slot: Slot,
+        outcome: int,
+        status: int,
+        duration_s: float,
+        first_byte_s: float | None,
+        key: bytes,
+    ) -> None:
+        if len(slot.outcomes) >= OUTCOMES_BYTES_MAX:
+            self.counters.drop("outcomes_full")
+            return
+        slot.outcomes += channel.pack_outcome(
+            outcome,
+            status,
+            duration_s,
+            first_byte_s,
+            self.router.hash(key),
+            time.monotonic() + self.wall_offset_s,
+        )
+        self.outbox.schedule()
+
+    # Analysis.
+
+    def _from_analysis(self, kind: int, message: Mapping[str, Any]) -> None:
+        if kind == channel.ROUTE:
+            self.router.route(message, time.monotonic())
+        elif kind == channel.SAMPLING:
+            salt = bytes.fromhex(message["salt"])
+            self.capture.set_sampling(rate=float(message["rate"]), salt=salt)
+            self.router.salt = salt[:64]
+
+    def _make_counters(self) -> bytes:
+        counters = self.counters
+        counters.client_connections = len(self.clients)
+        weight = self.router.weight(time.monotonic())
+        snapshot = counters.snapshot(generation=self.router.generation, weight=weight)
+        return json.dumps(snapshot).encode()
+
+    def _make_outcomes(self) -> tuple[list[bytes], int]:
+        frames = []
+        count = 0
+        for slot in self.router.slots_with_outcomes():
+            count += len(slot.outcomes) // channel.OUTCOME_BYTES
+            frames.append(
+                channel.outcomes_frame(slot.code, slot.version_bytes, bytes(slot.outcomes))
+            )
+            slot.outcomes.clear()
+        return frames, count
+
+    # Time.
+
+    async def _count_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.counters_s)
+            self.outbox.send_counters()
+
+    async def _sweep_forever(self) -> None:
+        collected = time.monotonic()
+        while True:
+            await asyncio.sleep(self.settings.sweep_s)
+            now = time.monotonic()
+            self.wall_offset_s = time.time() - now
+            for client in list(self.clients):
+                client.sweep(now)
+            self.router.expire(now)
+            if now - collected > _COLLECT_EVERY_S and not self.counters.in_flight:
+                collected = now
+                gc.collect()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop accepting, finish what is in flight for at most `timeout_s`, close the rest."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        for client in list(self.clients):
+            client.drain()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.clients:
+                    self._emptied.clear()
+                    await self._emptied.wait()
+        except TimeoutError:
+            pass  # the rest is cut off below: the supervisor does not wait for ever either
+        for client in list(self.clients):
+            client.transport.abort()
+        self.outbox.flush()
+        self.outbox.send_counters()
+
+    def left(self, client: Client) -> None:
+        self.clients.discard(client)
+        if self.draining and not self.clients:
+            self._emptied.set()
+
+    async def close(self) -> None:
+        """After the drain: ends what runs by itself."""
+        for task in (*self._ticks, *self._connecting):
+            task.cancel()
+        await asyncio.gather(*self._ticks, *self._connecting, return_exceptions=True)
+        self.router.close_idle()
+        self.outbox.detach("edge_closed")
+        for server in self._servers:
+            server.close()
+
+
+def _with_salt(settings: EdgeSettings) -> EdgeSettings:
+    from dataclasses import replace
+
+    return replace(settings, sampling_salt=secrets.token_hex(32))

@@ -1,0 +1,265 @@
+"""One connection to an upstream: reads responses, and gives them to the client it serves.
+
+A connection serves one request at a time and belongs to its pool in between. Bytes leave for the
+client only after llhttp has accepted them, and only behind a complete head. Bytes that nobody asked
+for mean that the two sides disagree about framing: such a connection is never used again.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from agent.edge.channel import OUTCOME_NAMES
+from agent.edge.heads import ResponseHead
+from agent.edge.pool import Pool
+from agent.edge.settings import EdgeSettings, split_address
+
+if TYPE_CHECKING:
+    from agent.edge.counters import Counters
+    from agent.edge.proxy import Client
+
+UNREACHABLE: Final = OUTCOME_NAMES.index("upstream_unreachable")
+TIMEOUT: Final = OUTCOME_NAMES.index("timeout")
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """Pooled, then serving `client`, then pooled again."""
+
+    __slots__ = (
+        "_begun",
+        "_complete",
+        "_counters",
+        "_head_bytes_max",
+        "_held",
+        "_in_body",
+        "_keep",
+        "_parser",
+        "_sized",
+        "_tunnel",
+        "client",
+        "half_closed",
+        "pool",
+        "served",
+        "transport",
+    )
+
+    def __init__(self, pool: Pool, counters: "Counters", head_bytes_max: int) -> None:
+        self.pool = pool
+        self.client: Client | None = None
+        self.served = 0  # requests before this one: only then a close may have crossed with it
+        self.transport: asyncio.Transport
+        self._counters = counters
+        self._head_bytes_max = head_bytes_max
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self._begun = 0
+        self._complete = False
+        self._keep = True
+        self._in_body = False
+        self._sized = True
+        self._tunnel = False
+        self._held = b""
+        self.half_closed = False
+
+    # What llhttp found.
+
+    def on_message_begin(self) -> None:
+        self._begun += 1
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        self._keep = self._parser.should_keep_alive()
+
+    def on_message_complete(self) -> None:
+        self._complete = True
+
+    # The transport's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports have the methods of asyncio.Transport without being one.
+        self.transport = cast(asyncio.Transport, transport)
+        self._counters.upstream_connections += 1
+        self._counters.upstream_connects += 1
+
+    def data_received(self, data: bytes) -> None:
+        client = self.client
+        if client is None:
+            self.close()  # nobody asked: whatever it is, it is not the next answer
+        elif self._in_body:
+            self._body(client, data)
+        elif self._tunnel:
+            client.write(data)
+        else:
+            self._head(client, data)
+
+    def eof_received(self) -> bool:
+        self.half_closed = True
+        if self._tunnel and self.client is not None and self.client.transport.can_write_eof():
+            self.client.transport.write_eof()
+            return not self.client.half_closed
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._counters.upstream_connections -= 1
+        self._parser = None  # it holds this object, and the collector is off
+        client = self.client
+        if client is None:
+            self.pool.remove(self)
+            return
+        self.client = None
+        if self._in_body and not self._sized and exc is None:
+            client.finished(self, keep=False)
+        else:
+            client.upstream_lost(self)
+
+    def pause_writing(self) -> None:
+        if self.client is not None:
+            self.client.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.client is not None:
+            self.client.resume()
+
+    # Reading one response.
+
+    def serve(self, client: "Client", data: bytes) -> None:
+        self.client = client
+        self._begun = 0
+        self._complete = self._in_body = False
+        self.transport.write(data)
+
+    def _head(self, client: "Client", data: bytes) -> None:
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0 or end > self._head_bytes_max:
+                if end > 0 or len(data) > self._head_bytes_max or not _may_begin(data):
+                    self._broken(client)
+                    return
+                client.response_begun()
+                self._held = data
+                return
+            if data[9:10] != b"1":
+                break
+            # An interim response has no body, and the final one may be right behind it.
+            if not self._interim(client, data[: end + 4], end):
+                return
+            data = data[end + 4 :]
+            if self._tunnel:
+                self._start_tunnel(client, data)
+                return
+            if not data:
+                return
+        self._final(client, data, end)
+
+    def _interim(self, client: "Client", data: bytes, end: int) -> bool:
+        switching = data[9:12] == b"101"
+        head = ResponseHead(data, end)
+        if switching and not client.may_tunnel():
+            self._broken(client)
+            return False
+        if not self._feed(data):
+            self._broken(client)
+            return False
+        self._begun = 0
+        self._complete = False
+        if switching:
+            self._tunnel = True
+            client.answer(101, head.edit_switching(data, end), b"\r\n\r\n")
+        else:
+            client.interim(head.edit(data, end) + b"\r\n\r\n")
+        return True
+
+    def _start_tunnel(self, client: "Client", data: bytes) -> None:
+        if data:
+            client.write(data)
+        client.tunnel()
+
+    def _final(self, client: "Client", data: bytes, end: int) -> None:
+        status = data[9:12]
+        bodiless = client.wants_no_body()
+        fed = data[: end + 4] if bodiless else data
+        if not (data.startswith(b"HTTP/1.") and status.isdigit() and self._feed(fed)):
+            self._broken(client)
+            return
+        head = ResponseHead(data, end)
+        if bodiless:
+            if not self._complete:
+                self._parser = HttpResponseParser(self)  # the old one waits for a body
+            self._complete = True
+            self._keep = self._keep and len(fed) == len(data)
+        elif not head.sized and not self._complete:
+            client.keep = False  # only the end of the connection tells the client where it ends
+        self._sized = head.sized
+        client.answer(int(status), head.edit(data, end) if head.edited else data[:end], fed[end:])
+        if self._complete:
+            self._finish(client)
+        else:
+            self._in_body = True
+
+    def _body(self, client: "Client", data: bytes) -> None:
+        if not self._feed(data):
+            self._broken(client)
+            return
+        client.write(data)
+        if self._complete:
+            self._finish(client)
+
+    def _feed(self, data: bytes) -> bool:
+        """False when llhttp refuses the bytes, or when they hold more than one response."""
+        parser = self._parser
+        if parser is None:
+            return False
+        try:
+            parser.feed_data(data)
+        except HttpParserUpgrade:
+            return data[9:12] == b"101"
+        except HttpParserError:
+            return False
+        return self._begun < 2
+
+    def _finish(self, client: "Client") -> None:
+        self.client = None
+        self._in_body = False
+        self.served += 1
+        client.finished(self, keep=self._keep)
+
+    def _broken(self, client: "Client") -> None:
+        """What came is no response: the client must not see it."""
+        self.client = None
+        self.transport.abort()
+        client.failed(UNREACHABLE)
+
+    def release(self, now: float, *, keep: bool) -> None:
+        """The request is answered: pool the connection, or close it."""
+        if keep and not self.transport.is_closing():
+            self.transport.resume_reading()
+            self.pool.give(self, now)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        self.client = None
+        self.transport.abort()
+
+
+def _may_begin(data: bytes) -> bool:
+    return data[:7] == b"HTTP/1."[: len(data)] and b"\n\n" not in data
+
+
+async def connect(pool: Pool, counters: "Counters", settings: EdgeSettings) -> UpstreamConnection:
+    """A new connection. Raises OSError or TimeoutError. Addresses are numeric: nothing resolves."""
+    loop = asyncio.get_running_loop()
+
+    def new() -> UpstreamConnection:
+        return UpstreamConnection(pool, counters, settings.head_bytes_max)
+
+    host, port = split_address(pool.address)
+    async with asyncio.timeout(settings.connect_timeout_s):
+        if port:
+            _, connection = await loop.create_connection(new, host, port)
+        else:
+            _, connection = await loop.create_unix_connection(new, host)
+    return connection
