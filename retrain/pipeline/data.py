@@ -82,7 +82,7 @@ def prepare(recipe: Recipe, captures: Path | None, *, now: float) -> Prepared:
     captured = _captured(recipe, captures, now, counts)
     recent, seen = _split_recent(recipe, captured)
     held = np.concatenate([holdout.hashes, recent.hashes])
-    pool = _concatenate([original, seen])
+    pool = concatenate([original, seen])
     leaked = np.isin(pool.hashes, held)
     counts["dropped_also_held_back"] += int(leaked.sum())
     pool = _limit_repeats(pool.take(~leaked), recipe.data.repeats_max, counts)
@@ -103,7 +103,7 @@ def _original(recipe: Recipe, counts: Counter[str]) -> Rows:
     wanted = _wanted(recipe, recipe.target)
     tables = read_tables([recipe.path(name) for name in recipe.data.paths], wanted)
     rows = [_rows(recipe, table, recipe.target, captured=False, counts=counts) for table in tables]
-    return _concatenate(rows) if rows else _empty(recipe)
+    return concatenate(rows) if rows else _empty(recipe)
 
 
 def _hold_out(recipe: Recipe, original: Rows, counts: Counter[str]) -> tuple[Rows, Rows]:
@@ -112,7 +112,7 @@ def _hold_out(recipe: Recipe, original: Rows, counts: Counter[str]) -> tuple[Row
         wanted = _wanted(recipe, recipe.target)
         tables = read_tables([recipe.path(recipe.data.holdout)], wanted)
         frozen = [_rows(recipe, t, recipe.target, captured=False, counts=counts) for t in tables]
-        return _concatenate(frozen), original
+        return concatenate(frozen), original
     # By hash: the same rows every time, whatever the order of the file and whatever is added.
     held = _share(original.hashes, HOLDOUT_SALT) < recipe.data.holdout_share
     return original.take(held), original.take(~held)
@@ -133,7 +133,7 @@ def _captured(recipe: Recipe, captures: Path | None, now: float, counts: Counter
     for table in tables:
         kept = _fresh_and_single(table, recipe, now, counts)
         parts.append(_rows(recipe, kept, "label", captured=True, counts=counts))
-    rows = _concatenate(parts) if parts else _empty(recipe)
+    rows = concatenate(parts) if parts else _empty(recipe)
     if len(rows) == 0:
         raise DataError(
             f"{captures}: {counts['captured_read']} captured rows and none with a label that can "
@@ -326,7 +326,7 @@ def _empty(recipe: Recipe) -> Rows:
     )
 
 
-def _concatenate(parts: Sequence[Rows]) -> Rows:
+def concatenate(parts: Sequence[Rows]) -> Rows:
     return Rows(
         columns={
             name: np.concatenate([part.columns[name].astype(object) for part in parts])

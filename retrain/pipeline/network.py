@@ -140,6 +140,7 @@ def save_weights(directory: Path, network: Network, recipe: Recipe, fitted: Fitt
     """weights.safetensors and arch.json: what the next warm start begins from."""
     state = {name: value.contiguous() for name, value in network.body.state_dict().items()}
     save_file(state, directory / artifact.WEIGHTS)
+    (directory / artifact.WEIGHTS).chmod(0o644)  # safetensors writes for its owner alone
     arch = {
         "schema": ARCH_SCHEMA,
         "kind": recipe.model.kind if recipe.model.factory is None else "factory",

@@ -23,6 +23,8 @@ RECIPE_BYTES_MAX = 1 << 20
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
 COMPRESSIONS = ("int8_static", "none")
 CLASS_WEIGHTS = ("none", "balanced")
+# Columns that captures have besides the features.
+RESERVED = frozenset({"prediction", "score", "label", "request_id", "row", "at", "version", "tick"})
 Record = TypeVar("Record")
 
 
@@ -81,6 +83,10 @@ class DataRecipe:
     recent_share: the newest part of the captured, labelled rows, kept from training for the gates.
     label_lag_s: captured rows younger than this are left out; labels that come fast are not like
     the others. repeats_max: no row with its label counts more often than this.
+    reference_rows: the newest captured rows make the artifact's reference profile, this many at
+    most, recent window first: what the model will be served is like what came last. Without
+    captures it is made of the original rows. tick_rows: as `detect.tick_rows` of the agent.
+    sensitive: features whose categories are never named.
     """
 
     paths: tuple[str, ...] = ()
@@ -95,6 +101,9 @@ class DataRecipe:
     rows_max: int = 200_000
     category_rows_min: int = 10
     categories_max: int = 200
+    reference_rows: int = 10_000
+    tick_rows: int = 1_000
+    sensitive: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +246,9 @@ def _validate(recipe: Recipe, name: str) -> None:
     twice = next((entry for entry in names if names.count(entry) > 1), None)
     if twice is not None:
         refuse("features", f"{twice} stands twice: remove one")
+    reserved = next((entry for entry in names if entry in RESERVED), None)
+    if reserved is not None:
+        refuse("features", f"{reserved} is a column that captures have themselves: rename it")
     if recipe.target in names:
         refuse("target", f"{recipe.target} is a feature as well: a model must not see its answer")
     for at, given, known in (
@@ -288,6 +300,8 @@ def _ranges(recipe: Recipe) -> list[tuple[str, float, float, float]]:
         ("data.rows_max", data.rows_max, 100, 1e8),
         ("data.category_rows_min", data.category_rows_min, 1, 1e6),
         ("data.categories_max", data.categories_max, 2, 10_000),
+        ("data.reference_rows", data.reference_rows, 100, 1e7),
+        ("data.tick_rows", data.tick_rows, 1, 1e6),
         ("compress.calibration_rows", recipe.compress.calibration_rows, 16, 65_536),
         ("compress.margin", recipe.compress.margin, 0, 1),
         ("gates.holdout_margin", recipe.gates.holdout_margin, 0, 1),

@@ -126,7 +126,8 @@ def gains(model: Served, rows: Rows, unit: float = 1.0) -> NDArray[np.float64]:
     said = decode_output(model.answer(model.encode(rows)), model.preprocess).prediction
     if model.preprocess.task is Task.CLASSIFICATION:
         return np.asarray(said == rows.target, dtype=np.float64)
-    return -np.abs(said - rows.target.astype(np.float64)) / unit
+    error: NDArray[np.float64] = np.abs(said - rows.target.astype(np.float64))
+    return -error / unit
 
 
 def compare_quality(
