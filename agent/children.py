@@ -62,7 +62,7 @@ class Child:
     async def keep_alive(self) -> None:
         """Run until `stop`, starting the process again whenever it ends."""
         loop = asyncio.get_running_loop()
-        while not self._stopping:
+        while True:
             born_at = loop.time()
             await self._live()
             if self._stopping:

@@ -101,9 +101,12 @@ class Supervisor:
         front.close()
         for task in tasks:
             task.cancel()
+        self._clean_up()
+        return 0
+
+    def _clean_up(self) -> None:
         Path(self._backend).unlink(missing_ok=True)
         self._run_dir.rmdir()
-        return 0
 
     # What the children are told.
 

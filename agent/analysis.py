@@ -1,0 +1,127 @@
+"""The analysis process: decodes, detects, decides, exports, serves the admin API.
+
+Started by the supervisor with a control socket; its end of file means that the supervisor is
+gone, and then analysis saves what it knows and ends. The edge serves on without it.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from agent.children import PACKET_BYTES_MAX, name_process
+from agent.config import Config
+from agent.logs import configure_logs
+from agent.topology import Agent
+
+log = structlog.get_logger("remora.analysis")
+
+FDS_MAX = 4
+# The edge's work is worth more than ours: at contention the scheduler prefers it.
+NICE = 5
+
+
+class Analysis:
+    """The control socket and the signals on one side, the agent on the other."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._control.setblocking(False)
+        self._stopping = asyncio.Event()
+        self._agent: Agent | None = None
+        self._early: list[tuple[dict[str, Any], list[int]]] = []
+
+    async def run(self) -> int:
+        """Serve until told to stop; the exit code."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._stopping.set)
+        start: asyncio.Future[tuple[dict[str, Any], list[int]]] = loop.create_future()
+        loop.add_reader(self._control, self._readable, start)
+        message, fds = await start
+        config = Config.from_revealed(message["config"])
+        self._agent = Agent(
+            config,
+            role=message["role"],
+            stable_address=message["stable"]["address"],
+            stable_version=message["stable"]["version"],
+            tell_supervisor=self._send,
+        )
+        await self._agent.start(
+            channel=socket.socket(fileno=fds[0]), admin_socket=message["admin_socket"]
+        )
+        for early in self._early:
+            self._dispatch(*early)
+        self._send({"type": "ready"})
+        await self._stopping.wait()
+        await self._agent.stop()
+        return 0
+
+    def _readable(self, start: "asyncio.Future[tuple[dict[str, Any], list[int]]]") -> None:
+        while True:
+            try:
+                packet, fds, _, _ = socket.recv_fds(self._control, PACKET_BYTES_MAX, FDS_MAX)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                packet, fds = b"", []
+            if not packet:
+                log.warning("supervisor is gone, saving and stopping")
+                asyncio.get_running_loop().remove_reader(self._control)
+                self._stopping.set()
+                return
+            message = json.loads(packet)
+            if message["type"] == "ping":
+                self._send({"type": "pong", "n": message["n"]})
+            elif message["type"] == "start" and not start.done():
+                start.set_result((message, list(fds)))
+            elif self._agent is None:
+                self._early.append((message, list(fds)))
+            else:
+                self._dispatch(message, list(fds))
+
+    def _dispatch(self, message: dict[str, Any], fds: list[int]) -> None:
+        assert self._agent is not None
+        match message["type"]:
+            case "channel":
+                self._agent.connect(socket.socket(fileno=fds[0]))
+            case "processes":
+                self._agent.processes_are(message["processes"])
+            case "stable":
+                self._agent.upstream_moved(message["address"])
+            case "config":
+                self._agent.reconfigure(Config.from_revealed(message["config"]))
+            case other:
+                log.warning("unknown control message", type=other)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        # A supervisor that does not read is about to end us anyway.
+        with suppress(OSError):
+            self._control.send(json.dumps(message).encode())
+
+
+def main() -> int:
+    """Entry of `python -m agent.analysis`; the supervisor is the only caller."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name")
+    parser.add_argument("--control-fd", type=int, required=True)
+    args = parser.parse_args()
+    configure_logs()
+    name_process(args.name)
+    with suppress(OSError):
+        os.nice(NICE)
+
+    async def serve() -> int:
+        return await Analysis(socket.socket(fileno=args.control_fd)).run()
+
+    return asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,121 @@
+"""Snapshots: everything detectors, learners and tables know, in one file that is whole or absent.
+
+A snapshot is never more than one interval old, so a restart forgets little; losing one costs
+power for a while, never validity. Nothing here unpickles: arrays are npz, the rest is JSON.
+"""
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import structlog
+
+log = structlog.get_logger("remora.state")
+
+FORMAT: Final = 1
+BYTES_MAX: Final = 256 * 1024 * 1024
+_TREE: Final = "tree"
+_ARRAY: Final = "__array__"
+_MAGIC: Final = b"remora-snapshot "
+
+
+class Snapshot:
+    """One snapshot file; `save` replaces it in one step."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.set_aside = 0  # files that could not be used since the agent started
+
+    def save(self, state: dict[str, Any], *, now: float) -> int:
+        """Write JSON-able values and numpy arrays, nested as they are; returns the bytes written.
+
+        Raises `OSError` when the disk refuses; the snapshot before stays as it was.
+        """
+        arrays: dict[str, Any] = {}
+        tree = _taken_apart(state, arrays)
+        envelope = {"format": FORMAT, "saved_at": now, "state": tree}
+        arrays[_TREE] = np.frombuffer(json.dumps(envelope).encode(), dtype=np.uint8)
+        out = io.BytesIO()
+        np.savez(out, **arrays)
+        body = out.getvalue()
+        digest = hashlib.sha256(body).hexdigest().encode()
+        temporary = self._path.with_suffix(".new")
+        with open(temporary, "wb") as file:
+            file.write(_MAGIC + digest + b"\n" + body)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self._path)
+        _sync_directory(self._path.parent)
+        return len(body)
+
+    def load(self) -> tuple[dict[str, Any], float] | None:
+        """State and when it was saved; None when there is none that can be used."""
+        try:
+            if self._path.stat().st_size > BYTES_MAX:
+                return self._refuse(f"larger than {BYTES_MAX} bytes")
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return self._refuse(str(error))
+        head, _, body = data.partition(b"\n")
+        digest = hashlib.sha256(body).hexdigest().encode()
+        if head != _MAGIC + digest:
+            return self._refuse("its checksum is wrong")
+        try:
+            with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+                envelope = json.loads(arrays[_TREE].tobytes())
+                if envelope["format"] != FORMAT:
+                    return self._refuse(f"format {envelope['format']!r} is not {FORMAT}")
+                state = _put_together(envelope["state"], arrays)
+        except (ValueError, KeyError, OSError) as error:
+            return self._refuse(f"it is malformed ({error!r})")
+        assert isinstance(state, dict)
+        return state, float(envelope["saved_at"])
+
+    def _refuse(self, why: str) -> None:
+        """Keep the file for whoever wants to look, and start without it."""
+        aside = self._path.with_suffix(".unusable")
+        self.set_aside += 1
+        log.error("snapshot set aside, detectors start anew", why=why, kept_as=str(aside))
+        try:
+            os.replace(self._path, aside)
+        except OSError as error:
+            log.error("snapshot cannot be moved", error=str(error))
+
+
+def _taken_apart(value: Any, arrays: dict[str, Any]) -> Any:
+    """The value with each array replaced by the name it is stored under."""
+    if isinstance(value, np.ndarray):
+        name = f"a{len(arrays)}"
+        arrays[name] = value
+        return {_ARRAY: name}
+    if isinstance(value, dict):
+        return {str(key): _taken_apart(item, arrays) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_taken_apart(item, arrays) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def _put_together(value: Any, arrays: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {_ARRAY}:
+            return arrays[value[_ARRAY]]
+        return {key: _put_together(item, arrays) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_put_together(item, arrays) for item in value]
+    return value
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

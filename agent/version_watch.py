@@ -1,0 +1,226 @@
+"""Everything that is watched of one model version: data, prediction, concept, quality.
+
+Values in, readings out. Time is an argument, and the same ticks in the same order give the same
+readings: `remora replay` runs these very objects.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agent.batch import Batch
+from agent.labels import Joined, LabelValue
+from agent.schema import Column
+from detectors import Monitor, Reading, Reference, build_reference
+from detectors.concept import ConceptChange, ErrorRateDetector
+from detectors.quality import Estimate, Quality, class_name
+from detectors.reading import Effect, Kind, Scope, State, Window
+
+# What the prediction is called among the columns of a reference that is learnt from traffic.
+PREDICTION = "prediction"
+RESIDUAL = "residual"
+# Residuals of a regression have no baseline until so many labelled rows came.
+RESIDUAL_ROWS = 1_000
+# A month at one tick a minute: the unit in which the false-alarm budget is spent.
+TICKS_PER_MONTH = 43_200.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchSettings:
+    """The budget of one false alarm per month, split, and what makes evidence a drift."""
+
+    false_alarms_per_month: float = 1.0
+    data_share: float = 0.6  # of the budget; the ladder and projections of later versions take .1
+    prediction_share: float = 0.1
+    concept_share: float = 0.2
+    effect: Mapping[str, float] | None = None
+    replicas: int = 1
+
+    def budget(self, share: float) -> float:
+        return self.false_alarms_per_month * share / self.replicas
+
+
+class VersionWatch:
+    """The detectors of one version against one reference."""
+
+    def __init__(self, version: str, reference: Reference, settings: WatchSettings) -> None:
+        self.version = version
+        self.reference = reference
+        self._settings = settings
+        effect = dict(settings.effect or {"psi": 0.1, "ks": 0.1})
+        self._effect = effect
+        self.data = self._monitor(reference, settings.data_share, "data_drift")
+        self.prediction: Monitor | None = None
+        if reference.prediction is not None:
+            self.prediction = self._monitor(
+                reference, settings.prediction_share, "prediction_drift"
+            )
+        baseline = reference.baseline
+        self.concept = ErrorRateDetector(
+            errors=baseline.errors if baseline else 0,
+            rows=baseline.rows if baseline else 0,
+            false_alarms_per_month=settings.budget(settings.concept_share),
+            ticks_per_month=TICKS_PER_MONTH,
+        )
+        self.residual: Monitor | None = None
+        self._residuals: list[float] = []
+        self.quality: Quality | None = None
+        self.rows = 0
+        self.labelled_rows = 0
+
+    def _monitor(self, reference: Reference, share: float, kind: str) -> Monitor:
+        return Monitor(
+            reference,
+            false_alarms_per_month=self._settings.budget(share),
+            ticks_per_month=TICKS_PER_MONTH,
+            effect=self._effect,
+            version=self.version,
+            kind=kind,
+        )
+
+    def take(self, batch: Batch, *, ticks: float) -> list[Reading]:
+        """One tick of rows; `ticks` is its share of a minute of the budget, at most 1."""
+        rows = batch.uniform
+        if not rows.any():
+            return []
+        whole = bool(rows.all())
+        columns = {
+            name: column if whole else column[rows] for name, column in features(batch).items()
+        }
+        self.rows += int(rows.sum())
+        readings = self.data.update(columns, ticks=ticks, at=batch.closed_at)
+        if self.prediction is not None and batch.prediction is not None:
+            said = batch.prediction if whole else batch.prediction[rows]
+            named = {self.prediction.names[0]: said}
+            readings += self.prediction.update(named, ticks=ticks, at=batch.closed_at)
+        return readings
+
+    def take_labelled(
+        self, joined: Sequence[Joined], *, ticks: float, at: float | None
+    ) -> list[Reading]:
+        """Rows whose label came, in the order in which they were joined."""
+        fresh = [row for row in joined if row.old_label is None]
+        if self.quality is None and joined:
+            numeric = all(isinstance(row.prediction, float | int) for row in joined)
+            regression = self.reference.task == "regression" or (
+                self.reference.task is None and numeric
+            )
+            self.quality = Quality(task="regression" if regression else "classification")
+        assert self.quality is not None or not joined
+        for row in joined:
+            self._score(row)
+        evidence = [row for row in fresh if row.uniform]
+        self.labelled_rows += len(evidence)
+        if self.quality is None or not evidence:
+            return []
+        if self.quality.task == "regression":
+            return self._take_residuals(evidence, ticks, at)
+        errors = sum(not _same(row.prediction, row.label) for row in evidence)
+        changes = self.concept.update(rows=len(evidence), errors=errors, ticks=ticks)
+        return [self._concept_reading(change, at) for change in changes]
+
+    def _score(self, row: Joined) -> None:
+        assert self.quality is not None
+        if row.old_label is None:
+            self.quality.update([(row.prediction, row.label)], weight=row.weight)
+        elif row.prediction is not None:
+            self.quality.correct(row.prediction, row.old_label, row.label, weight=row.weight)
+
+    def _take_residuals(
+        self, rows: Sequence[Joined], ticks: float, at: float | None
+    ) -> list[Reading]:
+        """Regression: the residual is one more feature, whose reference is learnt first."""
+        residuals = [
+            float(row.label) - float(row.prediction)
+            for row in rows
+            if isinstance(row.label, float | int) and isinstance(row.prediction, float | int)
+        ]
+        if self.residual is None:
+            self._residuals += residuals
+            if len(self._residuals) >= RESIDUAL_ROWS:
+                learnt = build_reference({RESIDUAL: np.array(self._residuals)})
+                self.residual = self._monitor(learnt, self._settings.concept_share, "concept_drift")
+                self._residuals.clear()
+            return []
+        return self.residual.update({RESIDUAL: np.array(residuals)}, ticks=ticks, at=at)
+
+    def _concept_reading(self, change: ConceptChange, at: float | None) -> Reading:
+        return Reading(
+            at=at,
+            row=self.labelled_rows,
+            kind=Kind.CONCEPT_DRIFT,
+            scope=Scope.MODEL,
+            subject="error_rate",
+            detector="bernoulli",
+            state=State(change.state),
+            statistic=change.log10_evidence,
+            threshold=0.0,
+            evidence=change.log10_evidence,
+            effect=Effect(name="error_rate_change", value=change.rate - change.baseline_rate),
+            window=Window(
+                rows=change.rows, start=self.labelled_rows - change.rows, end=self.labelled_rows
+            ),
+            reference=self.reference.digest,
+            version=self.version,
+            explain=change.explain,
+        )
+
+    def metrics(self) -> dict[str, Estimate]:
+        """Realised quality; empty without labels."""
+        return self.quality.metrics() if self.quality is not None else {}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that matters, for a snapshot; the reference is kept elsewhere."""
+        return {
+            "reference": self.reference.digest,
+            "data": self.data.state(),
+            "prediction": None if self.prediction is None else self.prediction.state(),
+            "concept": self.concept.state(),
+            "quality": None if self.quality is None else self.quality.state(),
+            "residual": None
+            if self.residual is None
+            else {
+                "reference": self.residual.reference.to_bytes().decode(),
+                "state": self.residual.state(),
+            },
+            "residuals": list(self._residuals),
+            "rows": self.rows,
+            "labelled_rows": self.labelled_rows,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state()` left off. Raises `ValueError` for another reference's state."""
+        if state["reference"] != self.reference.digest:
+            raise ValueError("the snapshot belongs to another reference")
+        self.data = Monitor.restore(self.reference, state["data"])
+        if state["prediction"] is not None:
+            self.prediction = Monitor.restore(self.reference, state["prediction"])
+        self.concept.restore(state["concept"])
+        if state["quality"] is not None:
+            self.quality = Quality(task=state["quality"]["task"])
+            self.quality.restore(state["quality"])
+        if state["residual"] is not None:
+            learnt = Reference.from_bytes(state["residual"]["reference"].encode())
+            self.residual = Monitor.restore(learnt, state["residual"]["state"])
+        self._residuals = [float(value) for value in state["residuals"]]
+        self.rows, self.labelled_rows = int(state["rows"]), int(state["labelled_rows"])
+
+
+def _same(predicted: LabelValue | None, truth: LabelValue) -> bool:
+    return predicted is not None and class_name(predicted) == class_name(truth)
+
+
+def features(batch: Batch) -> dict[str, Column]:
+    """The columns that have a profile: free text has none (yet), its words are no categories."""
+    kinds = batch.schema.kinds
+    return {name: column for name, column in batch.columns.items() if kinds.get(name) != "text"}
+
+
+def as_columns(batch: Batch) -> dict[str, Column]:
+    """A batch's features and prediction as one table, for building a reference."""
+    columns = features(batch)
+    if batch.prediction is not None:
+        columns[PREDICTION] = batch.prediction
+    return columns
