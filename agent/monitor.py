@@ -7,7 +7,7 @@ version; who acts on them asks for the stable version's alone.
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.batch import Batch, BatchBuilder
@@ -32,7 +32,7 @@ class MonitorSettings:
     tick_s: float = 60.0
     learn_rows: int = 10_000
     provisional_rows: int = 1_000
-    watch: WatchSettings = WatchSettings()
+    watch: WatchSettings = field(default_factory=WatchSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

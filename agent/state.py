@@ -55,26 +55,25 @@ class Snapshot:
     def load(self) -> tuple[dict[str, Any], float] | None:
         """State and when it was saved; None when there is none that can be used."""
         try:
-            if self._path.stat().st_size > BYTES_MAX:
-                return self._refuse(f"larger than {BYTES_MAX} bytes")
-            data = self._path.read_bytes()
+            return self._read()
         except FileNotFoundError:
-            return None
-        except OSError as error:
-            return self._refuse(str(error))
-        head, _, body = data.partition(b"\n")
+            pass
+        except (ValueError, KeyError, OSError) as error:
+            self._refuse(str(error))
+        return None
+
+    def _read(self) -> tuple[dict[str, Any], float]:
+        if self._path.stat().st_size > BYTES_MAX:
+            raise ValueError(f"larger than {BYTES_MAX} bytes")
+        head, _, body = self._path.read_bytes().partition(b"\n")
         digest = hashlib.sha256(body).hexdigest().encode()
         if head != _MAGIC + digest:
-            return self._refuse("its checksum is wrong")
-        try:
-            with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-                envelope = json.loads(arrays[_TREE].tobytes())
-                if envelope["format"] != FORMAT:
-                    return self._refuse(f"format {envelope['format']!r} is not {FORMAT}")
-                state = _put_together(envelope["state"], arrays)
-        except (ValueError, KeyError, OSError) as error:
-            return self._refuse(f"it is malformed ({error!r})")
-        assert isinstance(state, dict)
+            raise ValueError("its checksum is wrong")
+        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+            envelope = json.loads(arrays[_TREE].tobytes())
+            if envelope["format"] != FORMAT:
+                raise ValueError(f"format {envelope['format']!r} is not {FORMAT}")
+            state = _put_together(envelope["state"], arrays)
         return state, float(envelope["saved_at"])
 
     def _refuse(self, why: str) -> None:
