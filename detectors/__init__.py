@@ -2,3 +2,27 @@
 
 Pure: no input or output, no clock, nothing of ours imported; the same batches give the same state.
 """
+
+from detectors.building import ReferenceBuilder, build_reference
+from detectors.merging import merge
+from detectors.monitor import Monitor
+from detectors.reading import STATE_NUMBER, Effect, Kind, Reading, Scope, State, Window
+from detectors.reference import FeatureProfile, LabelledBaseline, ProfileError, Reference
+
+__all__ = [
+    "STATE_NUMBER",
+    "Effect",
+    "FeatureProfile",
+    "Kind",
+    "LabelledBaseline",
+    "Monitor",
+    "ProfileError",
+    "Reading",
+    "Reference",
+    "ReferenceBuilder",
+    "Scope",
+    "State",
+    "Window",
+    "build_reference",
+    "merge",
+]

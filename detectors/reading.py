@@ -1,7 +1,9 @@
-"""What a detector says when it changes its mind: one `Reading` per change of state, never one per tick.
+"""What a detector says when it changes its mind: one `Reading` per change of state, never one per
+tick.
 
-The JSON form is the state-change event of `replay --events`, `GET /api/v1/findings` and webhooks. A reader must not
-add or rename a key here alone: the keys are a contract with the people who parse them.
+The JSON form is the state-change event of `replay --events`, `GET /api/v1/findings` and webhooks. A
+reader must not add or rename a key here alone: the keys are a contract with the people who parse
+them.
 """
 
 from __future__ import annotations
@@ -53,8 +55,22 @@ STATE_NUMBER: Final[Mapping[State, int]] = {
 }
 
 _KEYS: Final = (
-    "at row kind scope subject detector state statistic threshold evidence effect window reference version explain"
-).split()
+    "at",
+    "row",
+    "kind",
+    "scope",
+    "subject",
+    "detector",
+    "state",
+    "statistic",
+    "threshold",
+    "evidence",
+    "effect",
+    "window",
+    "reference",
+    "version",
+    "explain",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +83,9 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """The rows a reading rests on: `start` and `end` count rows since the detector started (`from`, `to` in JSON)."""
+    """The rows a reading rests on: `start` and `end` count rows since the detector started (`from`,
+    `to` in JSON).
+    """
 
     rows: int
     start: int
@@ -78,8 +96,8 @@ class Window:
 class Reading:
     """One change of state of one detector on one subject.
 
-    `at` is in Unix seconds or None; `evidence` is log10 of the e-value or None; `reference` is the digest compared
-    against; `explain` is one plain sentence.
+    `at` is in Unix seconds or None; `evidence` is log10 of the e-value or None; `reference` is the
+    digest compared against; `explain` is one plain sentence.
     """
 
     at: float | None
@@ -99,7 +117,9 @@ class Reading:
     explain: str
 
     def to_json(self) -> dict[str, Any]:
-        """Give the event with exactly the documented keys; figures JSON has no word for become null."""
+        """Give the event with exactly the documented keys; figures JSON has no word for become
+        null.
+        """
         effect = (
             None
             if self.effect is None
@@ -125,7 +145,7 @@ class Reading:
 
     @classmethod
     def from_json(cls, event: Mapping[str, Any]) -> Reading:
-        """Read an event back. Raises ValueError naming the keys that are missing, unknown or wrong."""
+        """Read an event back. Raises ValueError naming keys that are missing, unknown or wrong."""
         missing = [key for key in _KEYS if key not in event]
         unknown = sorted(set(event) - set(_KEYS))
         if missing or unknown:
