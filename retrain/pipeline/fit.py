@@ -44,6 +44,10 @@ class Scale:
     log_std: float
     has_missing: bool
 
+    def centre_and_spread(self, part: str) -> tuple[float, float]:
+        """Of the `plain` or the `log` column."""
+        return (self.mean, self.std) if part == "plain" else (self.log_mean, self.log_std)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:

@@ -21,6 +21,10 @@ from retrain.pipeline.tables import DataError
 from retrain.preprocess import Kind, Task
 
 ARCH_SCHEMA = "remora.arch/1"
+# A feature whose spread changed by more than this has changed its unit or its meaning: there is no
+# function worth keeping, and refolding it would leave one weight that dwarfs the others, which
+# int8 pays for (1.2 points of accuracy on Adult with hours that became minutes).
+REFOLD_MAX = 2.0
 
 
 class Columns(nn.Module):
@@ -206,14 +210,12 @@ def _refold(weight: Tensor, bias: Tensor, before: Fitted, after: Fitted) -> tupl
         else:
             continue
         feature, _, part = name.rpartition(":")
-        if part == "plain" and feature in new and feature in old:
-            a, b = old[feature], new[feature]
-            column, moved = column * (b.std / a.std), column * ((b.mean - a.mean) / a.std)
-            shift = shift + moved
-        elif part == "log" and feature in new and feature in old:
-            a, b = old[feature], new[feature]
-            moved = column * ((b.log_mean - a.log_mean) / a.log_std)
-            column, shift = column * (b.log_std / a.log_std), shift + moved
+        if feature in new and feature in old and part in ("plain", "log"):
+            a, b = old[feature].centre_and_spread(part), new[feature].centre_and_spread(part)
+            ratio = b[1] / a[1]
+            if 1 / REFOLD_MAX <= ratio <= REFOLD_MAX:
+                shift = shift + column * ((b[0] - a[0]) / a[1])
+                column = column * ratio
         made[:, index] = column
     return made, shift
 
