@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 LOCK := requirements-dev.lock
 # Tests run in this many processes; those marked `real` always run one after the other.
 JOBS ?= 2
-# Compiling every module of every dependency at install time takes longer than it ever saves.
+# pip compiles on one core, compileall on all. Some packages ship templates that are no Python.
 PIP_INSTALL := -m pip install -q --no-compile
+COMPILE := -m compileall -q -j 0
 # Folders that hold Python of ours, as far as they exist.
 CODE := agent detectors retrain exporters tests \
     $(sort $(patsubst %/,%,$(dir $(wildcard benchmarks/*.py examples/*.py))))
@@ -30,6 +31,7 @@ $(VENV)/.installed: $(LOCK) constraints.txt
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt torch
 	$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	$(BIN)/python -m pip check
+	@$(BIN)/python $(COMPILE) $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $@
 
 lock: ## resolve the dependencies of pyproject.toml again into the lock file
@@ -73,7 +75,9 @@ servers: $(SERVERS) ## environments of the real model servers
 .venv-servers/%/.installed: tests/servers/%.txt
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
-	if $(@D)/bin/python $(PIP_INSTALL) -r $<; then touch $@; else rm -rf $(@D); test -z "$$CI"; fi
+	if $(@D)/bin/python $(PIP_INSTALL) -r $<; then \
+	    $(@D)/bin/python $(COMPILE) $(@D)/lib >/dev/null 2>&1; touch $@; \
+	else rm -rf $(@D); test -z "$$CI"; fi
 
 clean: ## remove what make and the tools left here
 	rm -rf $(VENV) .venv-servers build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \
