@@ -3,10 +3,11 @@
 import asyncio
 import gc
 import json
-import secrets
+import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from agent.edge import channel
@@ -206,6 +207,4 @@ class Edge:
 
 
 def _with_salt(settings: EdgeSettings) -> EdgeSettings:
-    from dataclasses import replace
-
-    return replace(settings, sampling_salt=secrets.token_hex(32))
+    return replace(settings, sampling_salt=os.urandom(32).hex())
