@@ -2,8 +2,9 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,12 @@ class StandIn:
 
 
 @pytest.fixture
+def answer() -> type[Answer]:
+    """The class, because test files cannot import each other."""
+    return Answer
+
+
+@pytest.fixture
 async def stand_in() -> AsyncIterator[StandIn]:
     server_side = StandIn()
     server = await asyncio.start_server(server_side.serve, "127.0.0.1", 0)
@@ -81,3 +88,24 @@ async def stand_in() -> AsyncIterator[StandIn]:
     yield server_side
     server.close()
     await server.wait_closed()
+
+
+@pytest.fixture
+async def stand_in_tls() -> AsyncIterator[Callable[[Path, Path], Awaitable[StandIn]]]:
+    """`await stand_in_tls(certificate, key)` starts one that speaks TLS."""
+    servers = []
+
+    async def start(certificate: Path, key: Path) -> StandIn:
+        server_side = StandIn()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        context.sni_callback = server_side.named_by
+        server = await asyncio.start_server(server_side.serve, "127.0.0.1", 0, ssl=context)
+        server_side.port = server.sockets[0].getsockname()[1]
+        servers.append(server)
+        return server_side
+
+    yield start
+    for server in servers:
+        server.close()
+        await server.wait_closed()
