@@ -50,7 +50,7 @@ class _CellVotes:
                 self.words += cell.count(" ") + 1
             elif isinstance(cell, bool):
                 self.boolean += 1
-            elif cell is not None:
+            elif cell is not None and cell == cell:
                 self.numeric += 1
 
     def kind(self) -> FeatureKind:

@@ -178,7 +178,10 @@ def part_names(name: str, width: int, *, is_nested: bool = True) -> list[str]:
 
 
 def beside_each_other(parts: Sequence[Rows]) -> Rows:
-    """Parts of n rows each as n rows; a matrix when every part is one."""
+    """Parts of n rows each as n rows; a matrix when every part is one.
+
+    In mixed rows the cells of a part of numbers are floats, NaN where null.
+    """
     if len({len(part) for part in parts}) > 1:
         raise DecodeError(DecodeReason.ROWS_MISMATCH, "columns of different lengths")
     matrices = [part for part in parts if isinstance(part, np.ndarray)]
