@@ -1,0 +1,155 @@
+"""`remora check` and `remora config schema`: is the configuration right, and what would run?"""
+
+import argparse
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from agent.cli.output import print_facts, print_json
+from agent.cli.parser import Subparsers, add_command, add_group, add_json
+from agent.cli.run import add_config_flags, load_with_flags
+from agent.errors import UnreachableError
+
+if TYPE_CHECKING:
+    from agent.config import Address, Config
+
+CONNECT_TIMEOUT_S = 2.0
+
+
+def add(subparsers: Subparsers) -> None:
+    """Registers `check` and `config schema`."""
+    parser = add_command(
+        subparsers,
+        "check",
+        check,
+        purpose="validate configuration, files, secrets and the upstream; print what would run",
+        example="remora check --config remora.yaml",
+    )
+    add_config_flags(parser)
+    parser.add_argument(
+        "--offline", action="store_true", help="do not connect to the upstream: for CI"
+    )
+    add_json(parser)
+    group = add_group(
+        subparsers,
+        "config",
+        purpose="about the configuration file",
+        example="remora config schema > remora.schema.json",
+    )
+    add_command(
+        group,
+        "schema",
+        schema,
+        purpose="print the JSON Schema of the configuration, for editors",
+        example="remora config schema > remora.schema.json",
+    )
+
+
+def schema(args: argparse.Namespace) -> int:
+    """Prints the JSON Schema."""
+    from agent.config import config_schema
+
+    print_json(config_schema())
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Validates everything that can be validated without starting."""
+    from agent.config import ConfigError, Problem, loose_secrets, notices
+
+    config = load_with_flags(args)
+    problems = _problems(config)
+    if problems:
+        raise ConfigError(tuple(problems))
+    warnings = [
+        str(Problem(where="", key=".".join(map(str, path)), message=message))
+        for path, message in (*loose_secrets(config), *notices(config))
+    ]
+    facts = _facts(config, args.role)
+    if args.json:
+        print_json({"would_run": facts, "warnings": warnings, "config": config.public()})
+    else:
+        print_facts(facts)
+        for warning in warnings:
+            sys.stderr.write(f"remora: warning: {warning}\n")
+    if not args.offline:
+        _connect(config.proxy.upstream_address)
+    return 0
+
+
+def _problems(config: "Config") -> list[Any]:
+    from agent.config import ConfigError, Problem, check_files
+
+    problems = [
+        Problem(where="", key=".".join(map(str, path)), message=message)
+        for path, message in check_files(config)
+    ]
+    named = {problem.key for problem in problems}
+    readers = [config.admin.operator_token, config.retrain.signing_secret]
+    readers += [token.secret for token in config.admin.tokens]
+    for target in config.webhooks.targets:
+        readers += [target.signing_secret, target.access_token]
+    for read in readers:
+        try:
+            read()
+        except ConfigError as error:
+            problems += [p for p in error.problems if p.key not in named]
+    if config.reference.path is not None and "reference.path" not in named:
+        problems += _reference_problems(config)
+    return problems
+
+
+def _reference_problems(config: "Config") -> list[Any]:
+    from agent.cli.profile import read_reference
+    from agent.config import Problem
+    from agent.errors import BadInputError
+
+    assert config.reference.path is not None
+    try:
+        read_reference(config.reference.path)
+    except BadInputError as error:
+        return [Problem(where="", key="reference.path", message=str(error))]
+    return []
+
+
+def _facts(config: "Config", role: str) -> dict[str, object]:
+    proxy = config.proxy
+    learnt = f"learnt from the first {config.reference.learn_rows} rows"
+    triggers = ", ".join(f"{t.name} ({t.on})" for t in config.triggers) or "none"
+    retrain = {
+        "none": "nobody is asked",
+        "webhook": f"webhook to {config.retrain.target}",
+        "local": f"here, by {config.retrain.recipe}",
+    }[config.retrain.via]
+    return {
+        "model": f"{config.model.name} version {config.model.version}",
+        "role": role,
+        "relays": f"{proxy.listen} to {proxy.upstream}",
+        "admin": config.admin.listen,
+        "protocol": config.protocol.name,
+        "sampling": f"{config.sampling.rate:g} of exchanges",
+        "reference": str(config.reference.path or learnt),
+        "captures": str(config.capture_dir) if config.capture.enabled else "off",
+        "triggers": triggers,
+        "retrains": retrain,
+        "rollout": config.rollout.strategy if config.rollout.candidate else "candidates wait",
+        "state": str(config.state_dir),
+        "digest": config.digest,
+    }
+
+
+def _connect(address: "Address") -> None:
+    try:
+        if address.path is not None:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(CONNECT_TIMEOUT_S)
+                probe.connect(address.path)
+        else:
+            there = (address.host, address.port)
+            socket.create_connection(there, timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        said = error.strerror or str(error)
+        raise UnreachableError(
+            f"the upstream {address} accepts no connection ({said}): start it, or check offline"
+            " with --offline"
+        ) from None

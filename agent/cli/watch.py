@@ -1,0 +1,170 @@
+"""`remora status`, `findings`, `rollouts`, `model`: what a running agent knows."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent.cli.client import AdminClient, NotPossibleError, add_admin, rows_of
+from agent.cli.output import plain, print_facts, print_json, print_table, when
+from agent.cli.parser import Subparsers, add_command, add_group, add_json
+from agent.cli.rows import positive
+
+
+def add(subparsers: Subparsers) -> None:
+    """Registers the commands."""
+    parser = add_command(
+        subparsers,
+        "status",
+        status,
+        purpose="a running agent at a glance",
+        example="remora status --admin http://127.0.0.1:9311",
+    )
+    add_admin(parser)
+    add_json(parser)
+    parser = add_command(
+        subparsers,
+        "findings",
+        findings,
+        purpose="changes of state, newest first",
+        example="remora findings --limit 20 --json",
+    )
+    parser.add_argument("--limit", metavar="N", type=positive, default=50, help="at most (50)")
+    add_admin(parser)
+    add_json(parser)
+    parser = add_command(
+        subparsers,
+        "rollouts",
+        rollouts,
+        purpose="candidates on trial and what became of earlier ones, newest first",
+        example="remora rollouts",
+    )
+    add_admin(parser)
+    add_json(parser)
+    group = add_group(
+        subparsers,
+        "model",
+        purpose="versions in the registry",
+        example="remora model list",
+    )
+    parser = add_command(
+        group, "list", model_list, purpose="all versions", example="remora model list --json"
+    )
+    add_admin(parser)
+    add_json(parser)
+    parser = add_command(
+        group, "show", model_show, purpose="one version", example="remora model show 7"
+    )
+    parser.add_argument("version", metavar="VERSION", help="version or digest (8 characters do)")
+    add_admin(parser)
+    add_json(parser)
+
+
+def status(args: argparse.Namespace) -> int:
+    """Prints the status."""
+    answer = AdminClient(args).get("/api/v1/status")
+    if args.json or not isinstance(answer, dict):
+        print_json(answer)
+        return 0
+    facts = {
+        key.replace("_", " "): _fact(value)
+        for key, value in answer.items()
+        if key not in ("processes", "quality", "absent")
+    }
+    print_facts(facts)
+    _print_nested("Quality", "metric", answer.get("quality"))
+    _print_nested("Processes", "process", answer.get("processes"))
+    for metric, reason in _mapping(answer.get("absent")).items():
+        print(f"absent: {plain(metric)}: {plain(reason)}")
+    return 0
+
+
+def findings(args: argparse.Namespace) -> int:
+    """Prints state-change events."""
+    rows = rows_of(AdminClient(args).get("/api/v1/findings", limit=args.limit), "findings")
+    if args.json:
+        print_json(rows)
+        return 0
+    columns = ("at", "state", "kind", "subject", "version", "explain")
+    print_table("Findings", columns, (_cells(row, columns, time="at") for row in rows))
+    return 0
+
+
+def rollouts(args: argparse.Namespace) -> int:
+    """Prints rollouts."""
+    rows = rows_of(AdminClient(args).get("/api/v1/rollouts"), "rollouts")
+    if args.json:
+        print_json(rows)
+        return 0
+    columns = ("id", "candidate", "stable", "state", "weight", "started_at", "reason")
+    print_table(
+        "Rollouts",
+        columns,
+        (
+            [when(row.get(c)) if c == "started_at" else plain(row.get(c)) for c in columns]
+            for row in rows
+        ),
+    )
+    return 0
+
+
+def model_list(args: argparse.Namespace) -> int:
+    """Prints the registry."""
+    rows = rows_of(AdminClient(args).get("/api/v1/versions"), "versions")
+    if args.json:
+        print_json(rows)
+        return 0
+    columns = ("version", "digest", "state", "stable", "created", "quarantined")
+    print_table(
+        "Versions",
+        columns,
+        (
+            [when(row.get(c)) if c == "created" else plain(row.get(c)) for c in columns]
+            for row in rows
+        ),
+    )
+    return 0
+
+
+def model_show(args: argparse.Namespace) -> int:
+    """Prints one version of the registry."""
+    rows = rows_of(AdminClient(args).get("/api/v1/versions"), "versions")
+    wanted = str(args.version)
+    found = [row for row in rows if str(row.get("version")) == wanted]
+    if not found and len(wanted) >= 8:
+        found = [row for row in rows if str(row.get("digest")).startswith(wanted)]
+    if len(found) != 1:
+        known = ", ".join(str(row.get("version")) for row in rows[:10]) or "none"
+        raise NotPossibleError(f"no single version {wanted!r} in the registry: it has {known}")
+    if args.json:
+        print_json(found[0])
+    else:
+        print_facts({key: _fact(value) for key, value in found[0].items()})
+    return 0
+
+
+def _cells(row: Mapping[str, Any], columns: Sequence[str], *, time: str) -> list[str]:
+    return [when(row.get(c)) if c == time else _fact(row.get(c)) for c in columns]
+
+
+def _fact(value: Any) -> str:
+    """A value on one line; mappings as `key value` pairs."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{plain(k)} {_fact(v)}" for k, v in value.items()) or "–"
+    if isinstance(value, list):
+        return ", ".join(_fact(item) for item in value) or "–"
+    return plain(value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _print_nested(title: str, first: str, table: Any) -> None:
+    rows = {name: row for name, row in _mapping(table).items() if isinstance(row, Mapping)}
+    if rows:
+        columns = list(dict.fromkeys(key for row in rows.values() for key in row))
+        print_table(
+            title,
+            (first, *columns),
+            ((name, *(plain(row.get(c)) for c in columns)) for name, row in rows.items()),
+        )
