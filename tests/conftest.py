@@ -27,6 +27,13 @@ settings.register_profile("deep", settings.get_profile("dev"), max_examples=20_0
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if CI else "dev"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Real servers take their time to start on a busy machine: 120 s are not unheard of."""
+    for item in items:
+        if item.get_closest_marker("real") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(300))
+
+
 def absent(what: str) -> NoReturn:
     """End the test: a failure in CI, a skip elsewhere."""
     if CI:
