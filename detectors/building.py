@@ -348,7 +348,7 @@ def build_reference(
     to build from, a kind is unknown, or the timestamps do not fit the rows.
 
     >>> import numpy as np
-    >>> reference = build_reference({"age": np.arange(1_000) % 80})
+    >>> reference = build_reference({"age": np.arange(800) % 80})
     >>> reference.features[0].median
     39.0
     """

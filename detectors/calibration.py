@@ -32,13 +32,15 @@ TOLERANCE: Final = 0.03
 REFERENCE_ERRORS: Final = 3.0
 
 _CHI2_MEDIAN: Final = 0.4549  # of one degree of freedom
-_MEDIAN_ERROR: Final = (
-    2.3  # standard error of a median of n chi-squared(1) values, relative to it, times sqrt(n)
-)
+_CAP: Final = 6.0  # squared differences count as at most this many times their typical size
+_CAPPED_MEAN: Final = 0.974  # of chi-squared(1) values so capped
+_CAPPED_ERROR: Final = 1.61  # its standard error over successive differences, times sqrt(n)
+_LEVELS_ALLOWANCE: Final = 0.5  # standard errors more, for the worst of several block sizes
 _QUANTILE_ERROR: Final = (
     1.86  # standard error of the 95 % quantile of n absolute normal values, times sqrt(n)
 )
-_BLOCKS_MIN: Final = 5
+_DISPERSION_BLOCKS_MIN: Final = 12
+_WANDER_BLOCKS_MIN: Final = 4
 
 
 def calibrate(
@@ -54,21 +56,13 @@ def calibrate(
     phi, wander = 1.0, 0.0
     if len(scores) == 0:
         return phi, TOLERANCE
-    for factor in _factors(len(blocks), block_rows, tick_rows):
-        whole = len(blocks) // factor * factor
-        summed = blocks[:whole].reshape(-1, factor, blocks.shape[1]).sum(axis=1).astype(np.float64)
-        rows = np.maximum(summed.sum(axis=1), 1.0)
-        means = (summed @ scores.T) / rows[:, None]
-        typical = float(np.median(rows))
-        phi = max(phi, _dispersion(means, typical))
-    for factor in _factors(len(blocks), block_rows, tick_rows):
-        if factor * block_rows < tick_rows / 2:
-            continue  # below the length of a tick, wander is noise that a tick averages out
-        whole = len(blocks) // factor * factor
-        summed = blocks[:whole].reshape(-1, factor, blocks.shape[1]).sum(axis=1).astype(np.float64)
-        rows = np.maximum(summed.sum(axis=1), 1.0)
-        means = np.abs(summed @ scores.T) / rows[:, None]
-        wander = max(wander, _excess(means, phi, float(np.median(rows))))
+    for factor in _factors(len(blocks), block_rows, tick_rows, _DISPERSION_BLOCKS_MIN):
+        means, rows = _means(blocks, factor, scores)
+        phi = max(phi, _dispersion(means, rows))
+    for factor in _factors(len(blocks), block_rows, tick_rows, _WANDER_BLOCKS_MIN):
+        if factor * block_rows >= tick_rows / 2:  # shorter wander averages out within a tick
+            means, rows = _means(blocks, factor, scores)
+            wander = max(wander, _excess(np.abs(means), phi, rows))
     return phi, TOLERANCE + wander
 
 
@@ -93,11 +87,18 @@ def block_scores(cosines: Floats, p: Floats, singles: Sequence[int]) -> Floats:
     return np.array(kept) if kept else np.empty((0, len(p)))
 
 
-def _factors(blocks: int, block_rows: int, tick_rows: int) -> list[int]:
-    wanted = {1, max(1, blocks // 16)} | {
-        max(1, round(tick_rows * times / block_rows)) for times in (1, 4, 16)
-    }
-    return sorted(factor for factor in wanted if blocks // factor >= _BLOCKS_MIN)
+def _factors(blocks: int, block_rows: int, tick_rows: int, least: int) -> list[int]:
+    wanted = {1, max(1, blocks // 16)}
+    wanted |= {max(1, round(tick_rows * times / block_rows)) for times in (1, 4, 16)}
+    return sorted(factor for factor in wanted if blocks // factor >= least)
+
+
+def _means(blocks: NDArray[Any], factor: int, scores: Floats) -> tuple[Floats, float]:
+    """Sum `factor` neighbouring blocks each; give score means [blocks, h] and typical rows."""
+    whole = len(blocks) // factor * factor
+    summed = blocks[:whole].reshape(-1, factor, blocks.shape[1]).sum(axis=1).astype(np.float64)
+    rows = np.maximum(summed.sum(axis=1), 1.0)
+    return (summed @ scores.T) / rows[:, None], float(np.median(rows))
 
 
 def _dispersion(means: Floats, rows: float) -> float:
@@ -108,8 +109,11 @@ def _dispersion(means: Floats, rows: float) -> float:
     then give 1.
     """
     squares = np.diff(means, axis=0) ** 2
-    estimates = np.median(squares, axis=0) / _CHI2_MEDIAN / 2 * rows
-    noise = 1.0 + _MEDIAN_ERROR / np.sqrt(len(squares)) * _largest_of(means.shape[1])
+    typical = np.median(squares, axis=0) / _CHI2_MEDIAN
+    capped = np.minimum(squares, _CAP * typical).mean(axis=0) / _CAPPED_MEAN
+    estimates = capped / 2 * rows
+    looked_at = _largest_of(means.shape[1]) + _LEVELS_ALLOWANCE
+    noise = np.exp(_CAPPED_ERROR / np.sqrt(len(squares)) * looked_at)
     return float(estimates.max() / noise)
 
 

@@ -16,18 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors import export
-from detectors.binning import MISSING, WIDTH, Binner
+from detectors.binning import WIDTH, Binner
 from detectors.calibration import detectable_shift
 from detectors.columns import as_table
-from detectors.distances import (
-    js,
-    ks,
-    ks_corrected,
-    psi,
-    psi_corrected,
-    shares,
-    wasserstein,
-)
+from detectors.distances import ks, ks_corrected, psi_corrected, shares
 from detectors.evidence import EXPORTED_SCORES, FLOOR_TICKS, Evidence, effective_rows
 from detectors.explain import Moment, Narrator
 from detectors.reading import Effect, Kind, Reading, State
@@ -189,20 +181,12 @@ class Monitor:
         `psi_corrected` is PSI less what chance alone gives for that many rows.
         """
         counts = self._rings[WINDOW_ROWS.index(window_rows)].counts()
-        p, q, rows = self._p, shares(counts), counts.sum(axis=1)
-        figures = {
-            "psi": psi(p, q),
-            "psi_corrected": psi_corrected(p, q, rows, self._reference_rows),
-            "js": js(p, q),
-            "ks": ks(p, q, self._ordered),
-            "wasserstein": wasserstein(p, q, self._limits),
-            "missing_ratio": q[:, MISSING],
-        }
+        figures = export.figures(self._p, counts, self._reference_rows, self._ordered, self._limits)
         states = self.states()
         return {
             name: {
-                **{key: float(values[j]) if rows[j] else 0.0 for key, values in figures.items()},
-                "rows": int(rows[j]),
+                **{key: float(values[j]) for key, values in figures.items()},
+                "rows": int(counts[j].sum()),
                 "state": states[name].value,
             }
             for j, name in enumerate(self.names)
