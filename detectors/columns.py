@@ -93,7 +93,7 @@ def numbers(column: Column) -> Column:
         return np.full(len(column), np.inf)
     try:
         plain = np.array(column.tolist(), dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # text, dates, integers of 400 digits, or an object that refuses
         plain = np.empty((0, 0))
     if plain.ndim != 1:  # not all numbers, or lists inside the column
         return np.fromiter((number_of(value) for value in column.tolist()), np.float64, len(column))
@@ -104,6 +104,8 @@ def number_of(value: Any) -> float:
     """Give one value as a number: NaN if missing, an infinity if no double can hold it."""
     if type(value).__name__ in _MISSING_TYPES:
         return math.nan
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return float(numbers(np.array([value]))[0])
     if isinstance(value, str | bytes):
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         text = text.strip().lower()
@@ -158,7 +160,7 @@ def key_of(value: Any) -> str | None:
     hash.
     """
     if isinstance(value, np.generic):
-        value = value.item()
+        value = value.item()  # NaT becomes None
     if isinstance(value, str):
         return value if len(value) <= _KEY_CHARACTERS_MAX else _cut(value)
     if type(value).__name__ in _MISSING_TYPES:
