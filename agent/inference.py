@@ -27,9 +27,9 @@ class Inference:
     """The n rows of one request and the n answers to them.
 
     `rows` is an n x d float64 matrix when every cell is a number or null (null is NaN then),
-    otherwise n sequences of d values as they came (missing is None, or NaN). `outputs` gives each output n entries: a
-    scalar, or a vector of scores; it is empty when the answer is nothing that fits in columns
-    (boxes around objects, say): the features are still worth watching.
+    otherwise n sequences of d values as they came (missing is None, or NaN). `outputs` gives
+    each output n entries: a scalar, or a list of scores; it is empty when the answer is nothing
+    that fits in columns (boxes around objects, say): the features are still worth watching.
     """
 
     id: str  # the id that labels are joined by

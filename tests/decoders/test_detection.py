@@ -23,7 +23,7 @@ SPLIT = ({"dataframe_split": {"data": [[1, 2]]}}, {"predictions": [0]})
 
 
 def automatic(**paths: str) -> Decoding:
-    json_path = JsonPathSettings(**paths) if paths else None  # type: ignore[arg-type]
+    json_path = JsonPathSettings(**paths) if paths else None
     return Decoding(decoders(AUTO, DecoderSettings(json_path=json_path)), agreeing=3)
 
 
