@@ -1,0 +1,197 @@
+"""Everything that comes in: exchanges decoded, rows cut into ticks, labels joined to them.
+
+The order matters: a tick's predictions are remembered before anybody may label them, and what a
+label joins is scored before the policy looks.
+"""
+
+import sqlite3
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from agent.config import Config
+from agent.decoders.catalog import decoders
+from agent.decoders.decoder import DecodeError, DecodeLimits, DecoderSettings, JsonPathSettings
+from agent.decoders.detection import Decoding
+from agent.exchange import Exchange
+from agent.labels import Joined, Label, LabelStore
+from agent.monitor import ModelMonitor, MonitorSettings, Tick
+from agent.schema import FeatureKind, SchemaSettings, TargetKind
+from agent.version_watch import WatchSettings
+from detectors import Reading, Reference
+
+log = structlog.get_logger("remora.intake")
+
+T = TypeVar("T")
+
+# Delays of labels, as a histogram: seconds to a month.
+DELAY_BOUNDS_S = (1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0)
+EXPIRE_EVERY_S = 60.0
+
+
+@dataclass(slots=True)
+class Delays:
+    """How long labels took, in buckets."""
+
+    counts: list[int]
+    sum_s: float = 0.0
+
+    def add(self, delay_s: float) -> None:
+        place = sum(delay_s > bound for bound in DELAY_BOUNDS_S)
+        self.counts[place] += 1
+        self.sum_s += delay_s
+
+
+class Intake:
+    """From exchanges and labels to readings; callbacks get what follows from them."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        stable: str,
+        reference: Reference | None,
+        labels: LabelStore,
+        on_tick: Callable[[Tick], None],
+        on_labelled: Callable[[Sequence[Joined], Sequence[Reading]], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
+        self._on_tick = on_tick
+        self._on_labelled = on_labelled
+        self.labels = labels
+        self.decoding = Decoding(decoders(config.protocol.name, decoder_settings(config)))
+        self.monitor = ModelMonitor(
+            monitor_settings(config), schema_settings(config, reference), stable=stable
+        )
+        if reference is not None:
+            self.monitor.install(stable, reference)
+        self.dropped: Counter[str] = Counter()
+        self.delays = Delays(counts=[0] * (len(DELAY_BOUNDS_S) + 1))
+        self.last_errors: deque[str] = deque(maxlen=20)
+        self._expire_at = 0.0
+
+    def take(self, exchange: Exchange) -> None:
+        """One exchange from a source; nothing that is wrong with it escapes."""
+        try:
+            inference = self.decoding.decode(exchange)
+        except DecodeError as error:
+            # Probes and other endpoints are no loss; they are counted by the decoding itself.
+            self.last_errors.append(str(error)[:200])
+            return
+        self._ticked(self.monitor.take(inference, self._clock()))
+
+    def advance(self) -> None:
+        """Close the ticks whose time is over, and let go of what waited too long."""
+        now = self._clock()
+        self._ticked(self.monitor.advance(now))
+        if now >= self._expire_at:
+            self._expire_at = now + EXPIRE_EVERY_S
+            self._stored(lambda: self.labels.expire(now))
+
+    def flush(self) -> None:
+        """Close every open tick: before a restart."""
+        self._ticked(self.monitor.flush(self._clock()))
+
+    def take_labels(self, labels: Sequence[Label]) -> Counter[str] | None:
+        """Join labels; what became of each, by outcome. None when the store refuses."""
+        found = self._stored(lambda: self.labels.take(labels, self._clock()))
+        if found is None:
+            return None
+        counts, joined = found
+        self._labelled(joined)
+        return counts
+
+    def _ticked(self, ticks: Sequence[Tick]) -> None:
+        for tick in ticks:
+            early = self._stored(partial(self.labels.remember, tick.batch, self._clock()))
+            self._on_tick(tick)
+            self._labelled(early or [])
+
+    def _labelled(self, joined: Sequence[Joined]) -> None:
+        if not joined:
+            return
+        for row in joined:
+            if row.old_label is None:
+                self.delays.add(row.delay_s)
+        readings = self.monitor.take_labelled(joined, self._clock())
+        self._on_labelled(joined, readings)
+
+    def _stored(self, call: Callable[[], T]) -> T | None:
+        """A full or locked disk costs labels, counted; it does not stop the watching."""
+        try:
+            return call()
+        except sqlite3.Error as error:
+            self.dropped["label_store"] += 1
+            log.error("label store refuses", error=str(error))
+            return None
+
+
+def decoder_settings(config: Config) -> DecoderSettings:
+    """What decoders are made from."""
+    paths = config.protocol.json_path
+    schema = config.schema_
+    return DecoderSettings(
+        limits=DecodeLimits(columns_max=schema.columns_max, rows_max=schema.rows_max),
+        json_path=None
+        if paths is None
+        else JsonPathSettings(
+            features=paths.features,
+            feature_names=paths.names,
+            prediction=paths.prediction,
+            score=paths.score,
+            request_id=paths.id,
+        ),
+    )
+
+
+def monitor_settings(config: Config) -> MonitorSettings:
+    """Ticks, learning and the budget."""
+    detect = config.detect
+    return MonitorSettings(
+        tick_rows=detect.tick_rows,
+        tick_s=detect.tick_s,
+        learn_rows=config.reference.learn_rows,
+        provisional_rows=config.reference.provisional_rows,
+        watch=WatchSettings(
+            false_alarms_per_month=detect.false_alarms_per_month,
+            effect={"psi": detect.effect.psi, "ks": detect.effect.ks},
+            replicas=detect.replicas,
+        ),
+    )
+
+
+def schema_settings(config: Config, reference: Reference | None) -> SchemaSettings:
+    """What configuration says of the columns, and where it is silent the reference."""
+    given = config.schema_
+    features: tuple[str, ...] | None = None
+    kinds: dict[str, FeatureKind] = {}
+    sensitive = frozenset(feature.name for feature in given.features if feature.sensitive)
+    if given.features:
+        features = tuple(feature.name for feature in given.features)
+        kinds = {feature.name: feature.kind for feature in given.features}
+    elif reference is not None:
+        features = reference.feature_names
+        kinds = {profile.name: profile.kind for profile in reference.features}
+        sensitive = frozenset(p.name for p in reference.features if p.sensitive)
+    task = given.task
+    if task == "auto" and reference is not None and reference.task is not None:
+        task = reference.task
+    targets: dict[str, TargetKind | None] = {
+        "auto": None,
+        "classification": "class",
+        "regression": "number",
+    }
+    return SchemaSettings(
+        features=features,
+        kinds=kinds,
+        sensitive=sensitive,
+        prediction=given.prediction,
+        score=given.score,
+        target=targets[task],
+    )
