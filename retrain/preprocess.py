@@ -188,11 +188,11 @@ def category_text(value: object) -> str:
     """How a cell is spelled as a category: 3, 3.0 and "3" are one, whoever wrote the file."""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace").strip()
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
-    return str(value).strip()
+    text = str(value).strip()
+    # JSON writes true where Python writes True, into CSV as well.
+    return text.lower() if text in ("True", "False") else text
 
 
 def _flat(values: Column) -> NDArray[Any]:
@@ -229,8 +229,10 @@ def _codes(values: NDArray[Any], feature: Feature) -> NDArray[np.float32]:
     known: dict[Any, float] = {}
     codes = np.empty(len(values), dtype=np.float32)
     for index, value in enumerate(values.tolist()):
+        # True and 1 are one key to a dictionary, and two categories.
+        key = (str(value),) if isinstance(value, bool) else value
         try:
-            code = known.get(value)
+            code = known.get(key)
         except TypeError:  # unhashable, a list in a cell: certainly no category
             codes[index] = feature.unknown_code
             continue
@@ -239,6 +241,6 @@ def _codes(values: NDArray[Any], feature: Feature) -> NDArray[np.float32]:
             missing = is_missing(value) or text in MISSING_TEXT
             code = math.nan if missing else float(table.get(text, feature.unknown_code))
             if len(known) < 100_000:  # a column of ids must not grow without limit
-                known[value] = code
+                known[key] = code
         codes[index] = code
     return codes

@@ -213,10 +213,12 @@ def row_hashes(recipe: Recipe, columns: Mapping[str, NDArray[Any]]) -> NDArray[n
     for feature in recipe.features:
         spelt: dict[Any, bytes] = {}
         for digest, value in zip(digests, columns[feature.name].tolist(), strict=True):
-            key = value if isinstance(value, str | int | float | None) else str(value)
+            # True and 1 are one key to a dictionary, and two categories.
+            plain = isinstance(value, str | bytes | int | float | None)
+            key = value if plain and not isinstance(value, bool) else (str(value),)
             text = spelt.get(key)
             if text is None:
-                text = spelt[key] = _spelling(key, feature.kind)
+                text = spelt[key] = _spelling(value, feature.kind)
             digest.update(text)
     return np.asarray([int.from_bytes(d.digest(), "big") for d in digests], dtype=np.uint64)
 

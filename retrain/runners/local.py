@@ -191,8 +191,8 @@ class LocalRunner:
         """Starts `argv` in `cwd`, which must exist, with nothing of the environment but what any
         program needs and the names in `env_allow`.
 
-        Raises OSError if the interpreter cannot be started or `cwd` is absent. A command that does not exist shows as
-        a job that ends at once, with the reason at the end of its standard error.
+        Raises OSError if the interpreter cannot be started or `cwd` is absent. A command that does
+        not exist is a job that ends at once, and says why at the end of its standard error.
         """
         bounds = limits or JobLimits()
         told = {

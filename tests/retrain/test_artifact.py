@@ -287,6 +287,14 @@ def test_rows_are_encoded_as_the_table_says() -> None:
     np.testing.assert_array_equal(matrix[:, 1], [0, 1, 2, 2, 2, 3, nan, nan, nan, 3])
 
 
+def test_truth_is_one_category_however_it_is_written_and_is_not_the_number_one() -> None:
+    feature = Feature(name="f", kind=Kind.CATEGORICAL, categories=("1", "false", "true"))
+    table = Preprocess(task=Task.REGRESSION, target="t", features=(feature,))
+    cells = [1, True, "True", "true", np.bool_(True), False, "False", b"1", 1.0]
+    matrix = encode_rows({"f": cells}, table)
+    np.testing.assert_array_equal(matrix[:, 0], [0, 2, 2, 2, 2, 1, 1, 0, 0])
+
+
 def test_open_inference_columns_of_one_value_a_row_are_rows() -> None:
     matrix = encode_rows({"age": np.array([[1.0], [2.0]]), "work": [["private"], ["state"]]}, ROWS)
     np.testing.assert_array_equal(matrix, [[1, 0], [2, 1]])
