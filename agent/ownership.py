@@ -14,6 +14,8 @@ from pathlib import Path
 OUR_DISTRIBUTION = "remora"
 OUR_PACKAGES = ("agent", "detectors", "retrain", "exporters")
 
+# What a package looks like in a folder of installed distributions, and its name.
+_ENTRIES = {entry: name for name in OUR_PACKAGES for entry in (name, f"{name}.py")}
 _ROOT = Path(__file__).resolve().parent.parent
 _MEND = "install Remora in an environment of its own (a venv, pipx, its image)"
 
@@ -29,43 +31,40 @@ def refuse_foreign_packages(path: Sequence[str] | None = None) -> None:
 
     >>> refuse_foreign_packages()
     """
-    # Only a folder that holds a package of one of our names can hold a distribution that put it
-    # there. An editable Remora has no such folder but its own checkout, which lists no files.
-    folders = [folder for folder in (sys.path if path is None else path) if _is_home(Path(folder))]
-    for distribution in distributions(path=folders):
-        package = _claimed_by(distribution)
-        if package is None:
-            continue
-        name = distribution.metadata["Name"]
-        if name.lower() != OUR_DISTRIBUTION:
-            raise ForeignPackageError(
-                f"package {package!r} is also owned by the distribution {name!r}"
-                f" {distribution.version}: run `pip uninstall {name}` and reinstall Remora,"
-                f" or {_MEND}"
-            )
+    for folder in sys.path if path is None else path:
+        # Only where a package of our name lies can a distribution have put one. An editable
+        # Remora lies nowhere but in its checkout, which has no distributions to read.
+        present = [name for name in _ENTRIES if Path(folder, name).exists()]
+        for distribution in distributions(path=[folder]) if present else ():
+            _refuse_claim(distribution, present)
     for package in OUR_PACKAGES:
         _refuse_shadow(package)
 
 
-def _is_home(folder: Path) -> bool:
-    return any(
-        (folder / name).exists() or (folder / f"{name}.py").exists() for name in OUR_PACKAGES
-    )
-
-
-def _claimed_by(distribution: Distribution) -> str | None:
-    """The first of our package names that a distribution says it installed."""
+def _refuse_claim(distribution: Distribution, present: Sequence[str]) -> None:
+    """A distribution that lists one of the entries as its own must be us."""
     # Searching the text is ten times as fast as letting importlib parse it into paths. Installs
     # older than wheels have no RECORD, but name their packages in top_level.txt.
     record = distribution.read_text("RECORD")
     if record is None:
         top_level = (distribution.read_text("top_level.txt") or "").split()
-        return next((package for package in OUR_PACKAGES if package in top_level), None)
-    lines = "\n" + record
-    for package in OUR_PACKAGES:
-        if f"\n{package}/" in lines or f"\n{package}.py," in lines:
-            return package
-    return None
+        claimed = [entry for entry in present if _ENTRIES[entry] in top_level]
+    else:
+        lines = "\n" + record
+        # A file of the package's folder, or the module itself: then a comma and its hash follow.
+        claimed = [
+            entry
+            for entry in present
+            if f"\n{entry}{',' if entry.endswith('.py') else '/'}" in lines
+        ]
+    if not claimed:
+        return
+    name = distribution.metadata["Name"]
+    if name.lower() != OUR_DISTRIBUTION:
+        raise ForeignPackageError(
+            f"package {_ENTRIES[claimed[0]]!r} is also owned by the distribution {name!r}"
+            f" {distribution.version}: run `pip uninstall {name}` and reinstall Remora, or {_MEND}"
+        )
 
 
 def _refuse_shadow(package: str) -> None:

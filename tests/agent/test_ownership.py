@@ -42,6 +42,7 @@ def written_by_hand(where: Path, *, name: str, record: str | None, top_level: st
     if record is not None:
         (info / "RECORD").write_text(record)
     (where / "agent").mkdir(exist_ok=True)
+    (where / "agent.py").touch()
     return str(where)
 
 
