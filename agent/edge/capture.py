@@ -42,13 +42,21 @@ class Tape:
 
     def add_request(self, data: bytes) -> None:
         if not self.request_cut:
-            data, self.request_cut = self._capture.fit(data, self.request_bytes)
+            try:
+                data, self.request_cut = self._capture.fit(data, self.request_bytes)
+            except Exception:
+                self.request_cut = self._capture.failed()
+                return
             self.request.append(data)
             self.request_bytes += len(data)
 
     def add_response(self, data: bytes) -> None:
         if not self.response_cut:
-            data, self.response_cut = self._capture.fit(data, self.response_bytes)
+            try:
+                data, self.response_cut = self._capture.fit(data, self.response_bytes)
+            except Exception:
+                self.response_cut = self._capture.failed()
+                return
             self.response.append(data)
             self.response_bytes += len(data)
 
@@ -73,6 +81,13 @@ class Capture:
 
     def begin(self, id: bytes) -> Tape | None:
         """A tape when the exchange with this id is to be kept."""
+        try:
+            return self._begin(id)
+        except Exception:
+            self.failed()
+            return None
+
+    def _begin(self, id: bytes) -> Tape | None:
         below = self._below
         if below < _HASHES:
             if not below:
@@ -128,5 +143,10 @@ class Capture:
                 weight=tape.weight,
             )
             self._outbox.put([head, *tape.request, *tape.response])
-        except Exception:  # whatever it is, the answer to the client comes first
-            self._counters.drop("capture_failed")
+        except Exception:
+            self.failed()
+
+    def failed(self) -> bool:
+        """Whatever it was, the client's answer comes first. True: keep nothing more of this one."""
+        self._counters.drop("capture_failed")
+        return True

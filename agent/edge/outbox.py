@@ -62,6 +62,7 @@ class Outbox:
         self._decoder = channel.FrameDecoder(payload_bytes_max=_MESSAGE_BYTES_MAX)
         self._loop.add_reader(sock.fileno(), self._readable)
         self.send_counters()
+        self.schedule()  # outcomes have waited for somebody to tell
 
     def detach(self, reason: str) -> None:
         sock, self._sock = self._sock, None

@@ -209,10 +209,9 @@ class House:
 
     async def client(self) -> Peer:
         sock = socket.socket()
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
         peer = Peer(sock)
         self._clients.append(peer)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
         return peer
 
     async def settle(self) -> None:

@@ -1,0 +1,261 @@
+"""What is ambiguous or too big is refused before a byte of it reaches the upstream."""
+
+import asyncio
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.edge.framing import Refused, RequestFraming
+from agent.edge.heads import HeadReader
+from tests.edge.house import OK, House
+
+AMBIGUOUS = {
+    "length and chunks": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks and length": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+    b"Content-Length: 5\r\n\r\n0\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+    b"Content-Length: 6\r\n\r\nhello",
+    "the same length twice": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+    b"content-length: 5\r\n\r\nhello",
+    "a list of lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello",
+    "length with a sign": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello",
+    "negative length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\nhello",
+    "length with an underscore": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1_0\r\n\r\nhello",
+    "hexadecimal length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\nhello",
+    "endless length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
+    "empty length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\nhello",
+    "bare line feeds": b"GET / HTTP/1.1\nHost: a\n\n",
+    "a bare line feed inside": b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
+    "a bare line feed at the end": b"GET / HTTP/1.1\r\nHost: a\r\n\n",
+    "a bare carriage return": b"GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n",
+    "a folded line": b"GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",
+    "a folded connection": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n c\r\n\r\n",
+    "space before the colon": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length : 5\r\n\r\nhello",
+    "tab before the colon": b"POST / HTTP/1.1\r\nTransfer-Encoding\t: chunked\r\n\r\n0\r\n\r\n",
+    "space before the first header": b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+    "a null in a value": b"GET / HTTP/1.1\r\nHost: a\x00b\r\n\r\n",
+    "chunks in HTTP/1.0": b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a coding that is not chunked": b"POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n",
+    "chunked not last": b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+    "chunked twice": b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a chunk size with a sign": b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n+1\r\na\r\n",
+    "a chunk size with 0x": b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n",
+    "a chunk ended by a bare line feed": b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"1\na\r\n0\r\n\r\n",
+    "a chunk longer than its size": b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"1\r\nab\r\n0\r\n\r\n",
+    "HTTP/0.9": b"GET /\r\n\r\n",
+    "HTTP/2.0": b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+    "HTTP/1.10": b"GET / HTTP/1.10\r\nHost: a\r\n\r\n",
+    "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "an unknown method": b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "CONNECT": b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "two spaces in the request line": b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("request_bytes", AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
+async def test_nothing_ambiguous_reaches_the_upstream(house: House, request_bytes: bytes) -> None:
+    upstream = house.upstream()
+    edge = await house.start(upstream)
+    client = await house.client()
+    await client.send(request_bytes)
+    answer = await client.rest()
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"\r\nx-remora-request-id: " in answer
+    assert upstream.nobody_came()
+    assert edge.counters.refused == {"bad_request": 1}
+
+
+async def test_a_second_request_cannot_hide_in_the_first(house: House) -> None:
+    upstream = house.upstream()
+    await house.start(upstream)
+    client = await house.client()
+    whole = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"
+    await client.send(
+        whole + b"GET /admin HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"
+    )
+    server = await upstream.accept()
+    assert await server.exactly(len(whole)) == whole
+    await server.send(OK)
+    answer = await client.rest()
+    assert answer.count(b"HTTP/1.1 ") == 2
+    assert b"HTTP/1.1 400" in answer
+    client.close()
+    assert b"admin" not in server._held
+
+
+async def test_a_body_that_turns_bad_ends_both_sides(house: House) -> None:
+    upstream = house.upstream()
+    edge = await house.start(upstream)
+    client = await house.client()
+    await client.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    server = await upstream.accept()
+    await server.until(b"abc\r\n")
+    await client.send(b"zz\r\nevil\r\n")
+    assert await server.rest() == b""
+    assert (await client.rest()).startswith(b"HTTP/1.1 400")
+    assert edge.counters.cells("1")[0].codes[3] == 1
+
+
+async def test_a_head_over_the_limit_is_431(house: House) -> None:
+    upstream = house.upstream()
+    edge = await house.start(upstream, head_bytes_max=1000)
+    for ending in (b"", b"\r\n\r\n"):
+        client = await house.client()
+        await client.send(b"GET / HTTP/1.1\r\nX: " + b"a" * 2000 + ending)
+        assert (await client.rest()).startswith(b"HTTP/1.1 431 ")
+    assert upstream.nobody_came()
+    assert edge.counters.refused == {"head_too_large": 2}
+
+
+async def test_too_many_connections_are_told_so(house: House) -> None:
+    upstream = house.upstream()
+    edge = await house.start(upstream, connections_max=1)
+    first = await house.client()
+    await house.until(lambda: len(edge.clients) == 1)
+    second = await house.client()
+    assert (await second.rest()).startswith(b"HTTP/1.1 503 ")
+    await first.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    server = await upstream.accept()
+    await server.head()
+    assert edge.counters.refused == {"connections_max": 1}
+
+
+async def test_an_upstream_that_talks_nonsense_is_502(house: House) -> None:
+    upstream = house.upstream()
+    await house.start(upstream)
+    for nonsense in (
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000,
+    ):
+        client = await house.client()
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        server = await upstream.accept()
+        await server.head()
+        await server.send(nonsense)
+        head = await client.head()
+        assert head.startswith(b"HTTP/1.1 502 Bad Gateway\r\n"), nonsense
+        assert b"Content-Type: application/json" in head
+
+
+# Against another implementation: whatever we accept, h11 frames in the same way.
+
+_NAMES = st.sampled_from([b"Host", b"X-A", b"Content-Type", b"accept"])
+_VALUES = st.from_regex(rb"[!-~]([ -~]{0,10}[!-~])?", fullmatch=True)
+_BODIES = st.binary(max_size=40)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    lines = [draw(st.sampled_from([b"POST / HTTP/1.1", b"PUT /a?b=c HTTP/1.1", b"GET / HTTP/1.1"]))]
+    lines += [b"Host: a"]
+    lines += [
+        name + b": " + value
+        for name, value in draw(st.lists(st.tuples(_NAMES.filter(lambda n: n != b"Host"), _VALUES)))
+    ]
+    body = draw(_BODIES)
+    if draw(st.booleans()):
+        size = len(body) + draw(st.sampled_from([0, 0, 0, -1, 1]))
+        return b"\r\n".join([*lines, b"Content-Length: %d" % size, b"", b""]) + body
+    cuts = sorted(draw(st.lists(st.integers(0, len(body)), max_size=3)))
+    pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True) if a < b]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return b"\r\n".join([*lines, b"Transfer-Encoding: chunked", b"", b""]) + chunks + b"0\r\n\r\n"
+
+
+def _ours(stream: bytes, cuts: list[int]) -> tuple[list[bytes], bool]:
+    """The requests that the edge would forward, and whether it refused what came after."""
+    framing = RequestFraming(HeadReader(None))
+    found: list[bytes] = []
+    held = b""
+    framing.complete = True
+    places = sorted({min(cut, len(stream)) for cut in cuts} | {len(stream)})
+    at = 0
+    try:
+        for place in places:
+            data, at = stream[at:place], place
+            while data:
+                if framing.complete:
+                    held += data
+                    end = held.find(b"\r\n\r\n")
+                    if end < 0:
+                        break
+                    _, piece = framing.begin(held, end)
+                    held = b""
+                    found.append(piece)
+                else:
+                    found[-1] += framing.more(data)
+                data, framing.rest = framing.rest, b""
+    except Refused:
+        return found, True
+    finally:
+        if not framing.complete and found:
+            found.pop()
+        framing.close()
+    return found, False
+
+
+def _theirs(stream: bytes) -> list[bytes]:
+    """Bodies of the whole requests that h11 finds."""
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(stream)
+    bodies: list[bytes] = []
+    body = b""
+    try:
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA or event is h11.PAUSED:
+                return bodies
+            if isinstance(event, h11.Data):
+                body += event.data
+            if isinstance(event, h11.EndOfMessage):
+                bodies.append(body)
+                body = b""
+                answer = h11.Response(status_code=200, headers=[("content-length", "0")])
+                connection.send(answer)
+                connection.send(h11.EndOfMessage())
+                connection.start_next_cycle()
+    except h11.RemoteProtocolError:
+        return bodies
+
+
+@given(st.lists(requests(), min_size=1, max_size=3), st.lists(st.integers(0, 300), max_size=4))
+def test_h11_sees_the_same_messages(messages: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(messages)
+    ours, _ = _ours(stream, cuts)
+    theirs = _theirs(stream)
+    assert b"".join(ours) == stream[: len(b"".join(ours))]
+    assert len(ours) <= len(theirs)
+    for piece, body in zip(ours, theirs, strict=False):
+        assert _theirs(piece) == [body]
+
+
+@given(st.lists(requests(), min_size=1, max_size=3), st.lists(st.integers(0, 300), max_size=6))
+def test_how_the_requests_were_cut_does_not_matter(messages: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(messages)
+    assert _ours(stream, cuts) == _ours(stream, [])
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=4))
+def test_noise_is_refused_or_awaited_and_never_raises(noise: bytes, cuts: list[int]) -> None:
+    _ours(noise + b"\r\n\r\n", cuts)
+
+
+async def test_slow_heads_and_idle_clients_are_closed(house: House) -> None:
+    upstream = house.upstream()
+    await house.start(upstream, head_timeout_s=0.05, client_idle_s=0.05)
+    silent, slow = await house.client(), await house.client()
+    await slow.send(b"GET / HTT")
+    async with asyncio.timeout(5):
+        assert await silent.rest() == b""
+        assert await slow.rest() == b""
