@@ -117,6 +117,8 @@ def _parsed_with_nan(body: bytes) -> Any:
     except RecursionError:
         raise DecodeError(DecodeReason.TOO_DEEP, "JSON nested without end") from None
     except (ValueError, TypeError) as error:
+        if "ecursion" in str(error):  # orjson writes a few hundred levels, fewer than it reads
+            raise DecodeError(DecodeReason.TOO_DEEP, "JSON nested without end") from None
         raise DecodeError(DecodeReason.NOT_JSON, str(error)) from None
     return value
 

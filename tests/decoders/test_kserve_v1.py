@@ -131,6 +131,8 @@ def test_nan_tokens_are_missing_and_infinite_cells_not_lost_rows(post: Post) -> 
          R.TOO_DEEP),
         (b"[" * 100_000, {"predictions": [1]}, R.TOO_DEEP),
         (b'{"NaN":' + b"[" * 100_000, {"predictions": [1]}, R.TOO_DEEP),
+        (b"[NaN," + b"[" * 100_000, {"predictions": [1]}, R.TOO_DEEP),
+        (b"[NaN," + b"[" * 300 + b"]" * 301, {"predictions": [1]}, R.TOO_DEEP),
         ({"instances": [[1], [2]]}, {"predictions": [1]}, R.ROWS_MISMATCH),
         ({"instances": [[1], [2]]}, {"predictions": 1}, R.ROWS_MISMATCH),
     ],
