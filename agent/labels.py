@@ -333,14 +333,18 @@ class LabelStore:
             self._rows -= cursor.rowcount
             self._connection.execute("DELETE FROM aliases WHERE at < ?", (forgotten,))
 
-    def labelled(self, *, since: float, until: float) -> dict[tuple[str, int], LabelValue]:
-        """(request id, row) to label, of labels known in that time; for captures and gates."""
+    def labelled(self, *, rows_max: int) -> dict[tuple[str, int], LabelValue]:
+        """(request id, row) to label, of the labels that came last; for captures and gates."""
         rows = self._connection.execute(
-            "SELECT id, row, label FROM predictions"
-            " WHERE labelled_at >= ? AND labelled_at <= ? AND label IS NOT NULL",
-            (since, until),
+            "SELECT id, row, label FROM predictions WHERE labelled_at IS NOT NULL"
+            " ORDER BY labelled_at DESC LIMIT ?",
+            (rows_max,),
         )
         return {(id, row): _value(label) for id, row, label in rows}
+
+    def labelled_rows(self) -> int:
+        """How many kept predictions have a label."""
+        return self._one("SELECT COUNT(*) FROM predictions WHERE labelled_at IS NOT NULL")
 
     def _one(self, statement: str, values: Sequence[object] = ()) -> int:
         return int(self._connection.execute(statement, values).fetchone()[0])

@@ -1,0 +1,490 @@
+"""From readings to an artifact: the policy looks, a run is made, its commands are performed here.
+
+What is decided and what must be sent are on disk before anything is started: a crash between the
+two finds the run again and performs its outstanding commands once more, which does no harm.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from agent.admin.view import CallbackAnswer, Refused
+from agent.config import Config, DriftTrigger, QualityTrigger
+from agent.training_data import TrainingData
+from agent.version_watch import VersionWatch
+from agent.webhook_wiring import callback_root, guarded_client, targets
+from detectors import Reading
+from retrain.bundle import unpack
+from retrain.decision import Action, Because, Decision, Finding
+from retrain.ledger import Kind, Ledger, LedgerError
+from retrain.policy import Ending, Policy, PolicyState, Request, Role, View
+from retrain.run import ENDS, Run, RunLimits, RunState, Via, outstanding, run_id
+from retrain.run_dialogue import (
+    ArtifactSource,
+    Broke,
+    Command,
+    Event,
+    FetchArtifact,
+    FetchFailed,
+    Finished,
+    Reported,
+    StartPipeline,
+    StopPipeline,
+    SubmitArtifact,
+    Tick,
+)
+from retrain.run_store import RunStore
+from retrain.runners.local import JobHandle, JobLimits, LocalRunner, pipeline_argv
+from retrain.schedule import Schedule
+from retrain.triggers import DriftRule, Quality, QualityRule, Rule, ScheduleRule
+from retrain.webhooks.bodies import Ask, EventType
+from retrain.webhooks.callback import CallbackMalformed, CallbackRefused, Inbox
+from retrain.webhooks.delivery import Delivery
+from retrain.webhooks.fetch import FetchError, fetch
+from retrain.webhooks.outbox import Outbox
+
+log = structlog.get_logger("remora.retraining")
+
+POLICY_TABLE = ("CREATE TABLE policy (model TEXT PRIMARY KEY, state TEXT NOT NULL)",)
+FINDINGS_STANDING_MAX = 5_000
+# Decisions to hold are for the page; only those that stopped somebody go into the ledger.
+HOLDS_RECORDED = frozenset(
+    {Because.IN_FLIGHT, Because.BUSY, Because.COOLDOWN, Because.BUDGET, Because.ROLE}
+)
+
+Submit = Callable[[Run, Path], Coroutine[Any, Any, None]]
+
+
+class Retraining:
+    """Policy, runs, webhooks out and callbacks in, for one model."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        role: str,
+        ledger: Ledger,
+        state_dir: Path,
+        data: TrainingData,
+        stable_digest: Callable[[], str | None],
+        stable_artifact: Callable[[], Path | None],
+        submit: Submit,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._role = Role(role)
+        self._ledger = ledger
+        self._work_dir = state_dir / "runs"
+        self._data = data
+        self._stable_digest = stable_digest
+        self._stable_artifact = stable_artifact
+        self._submit = submit
+        self._clock = clock
+        self._callback_root = callback_root(config, state_dir)
+        self._targets = targets(config, self._callback_root)
+        ledger.migrate("policy", POLICY_TABLE)
+        self.outbox = Outbox(ledger)
+        self.runs = RunStore(ledger, self.outbox, self._targets)
+        self._inbox = Inbox(ledger, self._callback_root)
+        self._client = guarded_client(config)
+        self.delivery = Delivery(
+            ledger=ledger,
+            outbox=self.outbox,
+            targets=self._targets,
+            client=self._client,
+            timeout_s=config.webhooks.timeout_s,
+            settled=self.runs.settled,
+            clock=clock,
+        )
+        self._policy = policy(config, self._role)
+        self._state = self._load()
+        self._standing: dict[tuple[str, ...], Finding] = {}
+        self._jobs: dict[str, JobHandle] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._delivering: asyncio.Task[None] | None = None
+        self.last_decision: Decision | None = None
+        self._last_hold = ""
+
+    # Life.
+
+    async def start(self, findings: Sequence[Finding]) -> None:
+        """Deliver what is pending, and perform again what a crash interrupted."""
+        for finding in findings:
+            self._remember(finding)
+        self._delivering = asyncio.get_running_loop().create_task(self.delivery.run())
+        for run in self.runs.in_flight():
+            self._perform(outstanding(run))
+
+    async def stop(self) -> None:
+        """Jobs end with us; the run is found again at the next start."""
+        if self._delivering is not None:
+            self._delivering.cancel()
+        for task in list(self._tasks.values()):
+            task.cancel()
+        for job in list(self._jobs.values()):
+            await job.cancel()
+        await self._client.aclose()
+
+    def reconfigure(self, config: Config) -> None:
+        """Triggers, cooldown and budget change at once; targets at the next start."""
+        self._config = config
+        self._policy = policy(config, self._role)
+
+    # Readings and the policy.
+
+    def on_readings(self, readings: Sequence[Reading]) -> None:
+        """Changes of state of the stable version: remembered for the policy, and told to others."""
+        for reading in readings:
+            finding = reading.to_json()
+            self._remember(finding)
+            if finding["state"] == "drift":
+                self._publish(EventType.DRIFT_DETECTED, finding)
+            elif finding["state"] == "ok":
+                self._publish(EventType.DRIFT_RECOVERED, finding)
+
+    def forget_standing(self) -> None:
+        """Another model is stable now: what stood against the one before says nothing of it."""
+        self._standing.clear()
+
+    def _remember(self, finding: Finding) -> None:
+        names = ("kind", "scope", "subject", "version", "reference")
+        key = tuple(str(finding[name]) for name in names)
+        if key in self._standing or len(self._standing) < FINDINGS_STANDING_MAX:
+            self._standing[key] = finding
+
+    def _publish(self, event: EventType, finding: Finding) -> None:
+        if self._role is Role.SIDECAR:
+            return
+        key = f"{finding['subject']}|{finding['at']}|{finding['row']}|{finding['version']}"
+        with self._ledger.transaction():
+            for name, target in self._targets.items():
+                if event in target.events:
+                    self.outbox.enqueue(
+                        key=key, target=name, event_type=event, at=self._clock(), data=finding
+                    )
+        self.delivery.wake()
+
+    def look(
+        self,
+        watch: VersionWatch | None,
+        *,
+        busy: str | None,
+        request: Request | None = None,
+    ) -> Decision:
+        """One look of the policy; a run is on disk when this returns, if one was decided."""
+        now = self._clock()
+        view = View(
+            findings=tuple(self._standing.values()),
+            quality=_quality(watch),
+            request=request,
+            busy=busy,
+        )
+        with self._ledger.transaction():
+            state, decision = self._policy.decide(self._state, view, now)
+            if state != self._state:
+                self._store(state)
+            commands: tuple[Command, ...] = ()
+            if decision.action is Action.HOLD:
+                self._note_hold(decision, request is not None)
+            else:
+                commands = self._request(decision, now)
+        self._state = state
+        self.last_decision = decision
+        self._perform(commands)
+        if decision.action is not Action.HOLD:
+            log.info("retraining decided", reason=decision.reason, run=run_id(decision.id))
+            self.delivery.wake()
+        return decision
+
+    def _note_hold(self, decision: Decision, asked: bool) -> None:
+        """A hold that stopped something is recorded once, not at every look."""
+        said = f"{decision.because}|{decision.policy}|{sorted(_subjects(decision))}"
+        if decision.because in HOLDS_RECORDED and (asked or said != self._last_hold):
+            self._record(decision)
+        self._last_hold = said
+
+    def _record(self, decision: Decision) -> None:
+        self._ledger.append(
+            at=decision.at,
+            kind=Kind.DECISION,
+            subject=decision.id,
+            actor=decision.actor,
+            reason=decision.reason,
+            data=decision.to_json(),
+        )
+
+    def _request(self, decision: Decision, now: float) -> tuple[Command, ...]:
+        settings = self._config.retrain
+        id = run_id(decision.id)
+        public_url = self._config.admin.public_url
+        self._record(decision)
+        ask = Ask(
+            run_id=id,
+            model=self._config.model.name,
+            stable=self._stable_digest(),
+            decision=decision,
+            window=self._data.window(),
+            recipe=settings.recipe,
+            callback_url=None
+            if public_url is None
+            else f"{public_url.rstrip('/')}/api/v1/runs/{id}/callback",
+            deadline_at=now + settings.deadline_s,
+        )
+        _, commands = self.runs.request(
+            ask,
+            via=Via.LOCAL if settings.via == "local" else Via.WEBHOOK,
+            target=settings.target if settings.via == "webhook" else None,
+            fallback=settings.fallback == "local",
+            limits=RunLimits(deadline_s=settings.deadline_s),
+            now=now,
+        )
+        return commands
+
+    def _load(self) -> PolicyState:
+        rows = self._ledger.read(
+            "SELECT state FROM policy WHERE model = ?", (self._config.model.name,)
+        )
+        return PolicyState.from_json(json.loads(rows[0]["state"])) if rows else PolicyState()
+
+    def _store(self, state: PolicyState) -> None:
+        with self._ledger.transaction() as inside:
+            inside.execute(
+                "INSERT OR REPLACE INTO policy VALUES (?, ?)",
+                (self._config.model.name, json.dumps(state.to_json())),
+            )
+
+    # Runs.
+
+    def tick(self) -> None:
+        """Deadlines, and runs that ended without the policy having heard."""
+        now = self._clock()
+        for id in self.runs.due(now):
+            self._apply(id, Tick())
+        if self._state.in_flight is not None:
+            run = self.runs.find(run_id(self._state.in_flight))
+            # A produced artifact is on its way to the gates: `ended` tells the policy.
+            if run is None or (run.ended and run.state is not RunState.PRODUCED):
+                failed = run is None or run.state is not RunState.CANCELLED
+                self.ended(Ending.FAILED if failed else Ending.CANCELLED)
+
+    def ended(self, ending: Ending) -> None:
+        """How the run in flight came out, gates included."""
+        state = self._policy.finished(self._state, ending)
+        self._store(state)
+        self._state = state
+
+    def _apply(self, id: str, event: Event, *, actor: str = "runner") -> Run:
+        run, commands = self.runs.apply(id, event, self._clock(), actor=actor)
+        self._perform(commands)
+        if run.state in ENDS:
+            self.delivery.wake()
+        return run
+
+    def _perform(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            match command:
+                case StartPipeline():
+                    self._begin(command.run_id, self._train(command))
+                case StopPipeline():
+                    job = self._jobs.get(command.run_id)
+                    if job is not None:
+                        self._begin(f"stop {command.run_id}", _cancelled(job))
+                case FetchArtifact():
+                    self._begin(f"{command.run_id} {command.attempt}", self._fetch(command))
+                case SubmitArtifact():
+                    self._begin(f"{command.run_id} gates", self._hand_over(command))
+                case _:
+                    raise AssertionError(f"{command} is the store's to perform")
+
+    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Work under this name, unless it is under way already."""
+        if name in self._tasks:
+            work.close()
+            return
+
+        async def watched() -> None:
+            try:
+                await work
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.exception("work of a run failed", work=name)
+            finally:
+                self._tasks.pop(name, None)
+
+        self._tasks[name] = asyncio.get_running_loop().create_task(watched())
+
+    async def _train(self, command: StartPipeline) -> None:
+        id = command.run_id
+        work = self._work_dir / id
+        try:
+            recipe = self._config.recipe_path
+            if recipe is None:
+                raise ValueError("retrain.recipe is not set: name the recipe of the pipeline")
+            work.mkdir(parents=True, exist_ok=True)
+            captured = await self._data.export(work / "data")
+            arguments = [str(recipe), "--out", str(work), "--data", str(captured)]
+            stable = self._stable_artifact()
+            if stable is not None:
+                arguments += ["--stable", str(stable)]
+            run = self.runs.find(id)
+            assert run is not None
+            arguments += ["--trigger", json.dumps({"run_id": id, "policy": run.trigger})]
+            limits = JobLimits(time_s_max=max(1.0, command.deadline_at - self._clock()))
+            job = await LocalRunner().start(
+                pipeline_argv("run", *arguments), cwd=work, limits=limits
+            )
+            self._jobs[id] = job
+            end = await job.wait()
+        except (OSError, ValueError) as error:
+            self._apply(id, Broke(reason=str(error)[:500]))
+            return
+        finally:
+            self._jobs.pop(id, None)
+        digest = end.last.get("digest")
+        if end.returncode in (0, 1) and isinstance(digest, str):
+            # Gates that failed are the gates' word; the run did produce a candidate.
+            self._apply(id, Finished(artifact=str(work / "artifact"), sha256=digest))
+            return
+        why = str(end.last.get("error") or end.stderr_tail.strip()[-300:] or end.ending)
+        self._apply(id, Broke(reason=f"the pipeline ended with {end.returncode}: {why}"))
+
+    async def _fetch(self, command: FetchArtifact) -> None:
+        await asyncio.sleep(max(0.0, command.not_before - self._clock()))
+        work = self._work_dir / command.run_id
+        settings = self._config.retrain
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+            archive = await fetch(
+                command.source.url,
+                sha256=command.source.sha256,
+                size_bytes=command.source.size_bytes,
+                into=work,
+                client=self._client,
+                hosts=settings.artifact_hosts,
+                size_bytes_max=settings.artifact_bytes_max,
+            )
+            artifact = work / "artifact"
+            if not artifact.exists():
+                await asyncio.to_thread(unpack, archive, artifact)
+        except FetchError as error:
+            failed = FetchFailed(attempt=command.attempt, reason=str(error), lasting=error.lasting)
+        except (OSError, ValueError) as error:
+            failed = FetchFailed(attempt=command.attempt, reason=str(error)[:500], lasting=True)
+        else:
+            found = Finished(artifact=str(artifact), sha256=command.source.sha256)
+            self._apply(command.run_id, found)
+            return
+        self._apply(command.run_id, failed)
+
+    async def _hand_over(self, command: SubmitArtifact) -> None:
+        run = self.runs.find(command.run_id)
+        assert run is not None
+        await self._submit(run, Path(command.artifact))
+
+    # Callbacks.
+
+    def callback(self, id: str, headers: dict[str, str], body: bytes) -> CallbackAnswer:
+        """One callback of CI, judged and applied. A duplicate is answered 200 without effect."""
+        try:
+            with self._ledger.transaction():
+                accepted = self._inbox.accept(headers, body, run_id=id, now=self._clock())
+                run = self.runs.find(id)
+                if run is None:
+                    # Signed with the secret of a run that never was: as good as not signed.
+                    raise CallbackRefused
+                if accepted.duplicate:
+                    return CallbackAnswer(status=200, body={"state": run.state, "duplicate": True})
+                report = accepted.report
+                source = None
+                if report.artifact is not None:
+                    source = ArtifactSource(
+                        url=report.artifact.url,
+                        sha256=report.artifact.sha256,
+                        size_bytes=report.artifact.bytes,
+                    )
+                event = Reported(
+                    status=report.status.value,
+                    artifact=source,
+                    metrics=report.metrics or {},
+                    external_url=report.external_url,
+                )
+                run, commands = self.runs.apply(id, event, self._clock(), actor="ci")
+        except CallbackRefused:
+            return CallbackAnswer(status=401, body={"error": "not accepted"})
+        except CallbackMalformed as error:
+            return CallbackAnswer(status=error.status, body={"error": str(error)})
+        except LedgerError as error:
+            raise Refused(503, str(error)) from error
+        self._perform(commands)
+        self.delivery.wake()
+        return CallbackAnswer(status=200, body={"state": run.state, "duplicate": False})
+
+
+def policy(config: Config, role: Role) -> Policy:
+    """The configured triggers and brakes."""
+    rules: list[Rule] = []
+    for trigger in config.triggers:
+        if isinstance(trigger, DriftTrigger):
+            rules.append(
+                DriftRule(
+                    name=trigger.name,
+                    kinds=frozenset(trigger.kinds),
+                    features_min=trigger.features_min,
+                )
+            )
+        elif isinstance(trigger, QualityTrigger):
+            rules.append(
+                QualityRule(
+                    name=trigger.name,
+                    metric=trigger.metric,
+                    below=trigger.below,
+                    above=trigger.above,
+                    basis=trigger.basis,
+                    rows_min=trigger.rows_min,
+                )
+            )
+        else:
+            schedule = Schedule(cron=trigger.cron, timezone=trigger.timezone)
+            rules.append(ScheduleRule(name=trigger.name, schedule=schedule))
+    return Policy(
+        rules=rules,
+        role=role,
+        enabled=config.retrain.via != "none",
+        cooldown_s=config.retrain.cooldown_s,
+        runs_per_day_max=config.retrain.runs_per_day_max,
+    )
+
+
+def _quality(watch: VersionWatch | None) -> tuple[Quality, ...]:
+    if watch is None:
+        return ()
+    return tuple(
+        Quality(
+            metric=name,
+            basis="realised",
+            value=estimate.value,
+            lower=_known(estimate.lower),
+            upper=_known(estimate.upper),
+            rows=estimate.rows,
+            version=watch.version,
+        )
+        for name, estimate in watch.metrics().items()
+    )
+
+
+def _known(limit: float) -> float | None:
+    return None if limit != limit else limit
+
+
+def _subjects(decision: Decision) -> list[str]:
+    return [str(finding.get("subject")) for finding in decision.findings]
+
+
+async def _cancelled(job: JobHandle) -> None:
+    await job.cancel()

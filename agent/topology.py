@@ -1,0 +1,238 @@
+"""The running graph of analysis: what is made from the configuration, in which order it starts
+and drains. Everything that decides is elsewhere; here is only who knows whom.
+
+Start: state, ledger, detectors, snapshot, controller, admin API, and the channel last, so that no
+exchange arrives before everybody who wants it is there. Stop is the same backwards.
+"""
+
+import asyncio
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from agent.admin.api import Api
+from agent.admin.auth import gatekeeper
+from agent.admin.server import AdminServer
+from agent.agent_view import AgentView
+from agent.config import Config
+from agent.controller import Controller
+from agent.edge_totals import EdgeTotals
+from agent.intake import Intake
+from agent.labels import Joined, LabelStore
+from agent.monitor import Tick
+from agent.resources import AgentResources, ServerResources
+from agent.sources.proxy import EdgeChannel, EdgeCounters, Outcome
+from agent.state import Snapshot
+from detectors import Reading, Reference
+
+log = structlog.get_logger("remora.analysis")
+
+TICK_EVERY_S = 0.5
+HISTORY_EVERY_S = 5.0
+SALT_BYTES = 16
+
+
+class Agent:
+    """One model's analysis. `start` returns when everything serves; `stop` saves and ends."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        role: str,
+        stable_address: str,
+        stable_version: str,
+        tell_supervisor: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.config = config
+        self.role = role
+        self.started_at = time.time()
+        state_dir = config.state_dir
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.totals = EdgeTotals()
+        self._salt = _salt(state_dir / "sampling.salt")
+        self.intake = Intake(
+            config,
+            stable=stable_version,
+            reference=_reference(config),
+            labels=LabelStore(
+                state_dir / "labels.db",
+                ttl_s=config.labels.ttl_s,
+                pending_s=config.labels.pending_s,
+                rows_max=config.labels.rows_max,
+            ),
+            on_tick=self._on_tick,
+            on_labelled=self._on_labelled,
+        )
+        self._snapshot = Snapshot(state_dir / "snapshot.npz")
+        self.server_resources = ServerResources.of(config, stable_address)
+        self.agent_resources = AgentResources()
+        self.controller = Controller(
+            config,
+            role=role,
+            state_dir=state_dir,
+            stable=(stable_address, stable_version),
+            intake=self.intake,
+            send_route=self._send_route,
+            tell_supervisor=tell_supervisor,
+        )
+        self.view = AgentView(self)
+        self._channel: EdgeChannel | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._admin: AdminServer | None = None
+        self._snapshot_at = time.time()
+
+    # Life.
+
+    async def start(self, *, channel: socket.socket, admin_socket: str) -> None:
+        """Restore, then serve. Raises what makes starting pointless: a ledger that is broken."""
+        saved = self._snapshot.load()
+        if saved is not None:
+            self._restore(saved[0])
+        await self.controller.start()
+        api = Api(self.view, gatekeeper(self.config, self.config.state_dir))
+        self._admin = AdminServer(api.application(), admin_socket)
+        await self._admin.start()
+        self.connect(channel)
+        self._tasks = [
+            self._every(lambda: TICK_EVERY_S, self._tick),
+            self._every(lambda: HISTORY_EVERY_S, self._note_history),
+            self._every(lambda: self.config.resources.interval_s, self._measure_resources),
+            self._every(lambda: self.config.state.snapshot_s, self._save),
+        ]
+
+    async def stop(self) -> None:
+        """Take what still comes, save, and let go. Model servers that we started keep serving."""
+        for task in self._tasks:
+            task.cancel()
+        if self._admin is not None:
+            await self._admin.stop()
+        if self._channel is not None:
+            self._channel.close()
+        self.intake.flush()
+        await self.controller.stop()
+        await self._save()
+        self.intake.labels.close()
+
+    def _every(self, wait_s: Callable[[], float], work: Callable[[], Awaitable[None]]) -> Any:
+        async def repeat() -> None:
+            while True:
+                await asyncio.sleep(wait_s())
+                try:
+                    await work()
+                except Exception:
+                    # One bad turn of a loop must not end the watching for good.
+                    log.exception("a periodic task failed", task=work.__name__)
+
+        return asyncio.get_running_loop().create_task(repeat())
+
+    # The edge.
+
+    def connect(self, sock: socket.socket) -> None:
+        """A channel to an edge that has just started, or to the one there was before us."""
+        if self._channel is not None:
+            self._channel.close()
+        client_key = self.config.rollout.client_key
+        channel = EdgeChannel(
+            sock,
+            self.intake.take,
+            self._on_outcomes,
+            self._on_counters,
+            headers_also=() if client_key is None else (client_key,),
+        )
+        channel.send_sampling(rate=self.config.sampling.rate, salt=self._salt)
+        self._channel = channel
+        self._reading = asyncio.get_running_loop().create_task(channel.run())
+        self.controller.route_again()
+
+    def _send_route(self, route: Any) -> None:
+        if self._channel is not None and not self._channel.closed:
+            self._channel.send_route(route)
+
+    def _on_counters(self, counters: EdgeCounters) -> None:
+        self.totals.take(counters)
+        self.controller.on_generation(counters.generation, counters.weight)
+
+    def _on_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        self.controller.on_outcomes(outcomes)
+
+    # Rows, labels, readings.
+
+    def _on_tick(self, tick: Tick) -> None:
+        self.controller.on_tick(tick)
+
+    def _on_labelled(self, joined: Sequence[Joined], readings: Sequence[Reading]) -> None:
+        self.controller.on_labelled(joined, readings)
+
+    # Regular work.
+
+    async def _tick(self) -> None:
+        self.intake.advance()
+        await self.controller.tick()
+
+    async def _note_history(self) -> None:
+        self.view.note(time.time())
+
+    async def _measure_resources(self) -> None:
+        self.server_resources.read(time.time())
+
+    async def _save(self) -> None:
+        self._snapshot_at = time.time()
+        try:
+            self._snapshot.save(
+                {"monitor": self.intake.monitor.state(), "view": self.view.state()},
+                now=self._snapshot_at,
+            )
+        except OSError as error:
+            self.intake.dropped["snapshot"] += 1
+            log.error("snapshot not saved", error=str(error))
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        try:
+            self.intake.monitor.restore(state["monitor"])
+            self.view.restore(state["view"])
+        except (KeyError, TypeError, ValueError) as error:
+            log.error("snapshot not used, detectors start anew", error=repr(error))
+
+    # What the supervisor says.
+
+    def processes_are(self, processes: dict[str, dict[str, Any]]) -> None:
+        """Which processes there are, and how often each was started again."""
+        self.agent_resources.processes_are(processes)
+
+    def upstream_moved(self, address: str) -> None:
+        """The configured upstream's name resolves to another address now."""
+        self.controller.upstream_moved(address)
+
+    def reconfigure(self, config: Config) -> None:
+        """A reload: the supervisor has already left everything else as it was."""
+        self.config = config
+        if self._channel is not None:
+            self._channel.send_sampling(rate=config.sampling.rate, salt=self._salt)
+        self.controller.reconfigure(config)
+
+
+def _reference(config: Config) -> Reference | None:
+    if config.reference.path is None:
+        return None
+    return Reference.from_bytes(config.reference.path.read_bytes())
+
+
+def _salt(path: Path) -> bytes:
+    """The secret of sampling and sticky routing: kept, so that a restart keeps the same ids."""
+    try:
+        salt = path.read_bytes()
+        if len(salt) == SALT_BYTES:
+            return salt
+    except FileNotFoundError:
+        pass
+    salt = secrets.token_bytes(SALT_BYTES)
+    path.touch(mode=0o600)
+    path.write_bytes(salt)
+    return salt
