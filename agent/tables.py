@@ -34,7 +34,6 @@ _FORMATS: Final[Mapping[str, Format]] = {
     ".tsv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
-    ".json": "jsonl",
 }
 
 

@@ -1,8 +1,8 @@
 """`remora`: the closed catalog of commands, and what each kind of failure exits with.
 
 0 done; 1 the command ran and the answer is no; 2 the request or configuration is wrong;
-3 something it depends on is unreachable; 130 interrupted; 70 a defect of Remora. No failure shows a traceback unless
-REMORA_TRACEBACK is set: what a person can mend is said in one line, the rest is a defect.
+3 something it depends on is unreachable; 130 interrupted; 70 a defect of Remora. What a person can
+mend is said in one line; a defect shows its traceback only when REMORA_TRACEBACK is set.
 """
 
 import importlib
@@ -24,6 +24,7 @@ GROUPS: Final = (
     "watch",
     "ledger",
     "release",
+    "retrain",
 )
 
 DONE: Final = 0

@@ -84,6 +84,7 @@ class _Sources:
         self.data: dict[str, Any] = {}
         self.problems: list[Problem] = []
         self._origins: dict[KeyPath, str] = {}
+        self._file = ""
 
     def where(self, path: KeyPath) -> str:
         """The place that set the value at the path, or what it stands in, or something in it."""
@@ -94,9 +95,10 @@ class _Sources:
             inside = (o for p, o in self._origins.items() if p[:length] == above)
             if (origin := next(inside, None)) is not None:
                 return origin
-        return ""
+        return self._file
 
     def add_file(self, path: Path) -> None:
+        self._file = str(path)
         found = read_yaml(path)
         self.data = found.data
         self.problems += found.problems
@@ -109,6 +111,8 @@ class _Sources:
         holder: Any = self.data
         for part in key[:-1]:
             holder = holder[part]
+            if holder is None:
+                return  # a secret was here, and is gone with all that was in it
         value = holder[key[-1]]
         if value is None:
             return

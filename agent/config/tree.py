@@ -174,8 +174,18 @@ def default_state_dir(environ: Mapping[str, str]) -> Path:
 
 def config_schema() -> dict[str, Any]:
     """JSON Schema of the configuration file, for editors. Secrets are no keys of the file."""
-    schema = TypeAdapter(Config).json_schema(by_alias=True)
+    schema = _without_section_defaults(TypeAdapter(Config).json_schema(by_alias=True))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "remora.yaml",
     } | {key: value for key, value in schema.items() if key != "title"}
+
+
+def _without_section_defaults(schema: Any) -> Any:
+    """A section's default repeats those of its keys, and would name secrets."""
+    if isinstance(schema, dict):
+        kept = {k: v for k, v in schema.items() if not (k == "default" and "$ref" in schema)}
+        return {key: _without_section_defaults(value) for key, value in kept.items()}
+    if isinstance(schema, list):
+        return [_without_section_defaults(item) for item in schema]
+    return schema

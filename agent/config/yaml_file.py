@@ -24,6 +24,8 @@ _TRUE = re.compile(r"(?:true|True|TRUE)\Z")
 _FALSE = re.compile(r"(?:false|False|FALSE)\Z")
 _WHOLE = re.compile(r"[-+]?[0-9]{1,300}\Z", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z", re.ASCII)
+_KINDS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
+_TAGS = frozenset({"!", *(f"tag:yaml.org,2002:{kind}" for kind in _KINDS)})
 _SPECIAL = {".inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
 
 
@@ -109,6 +111,9 @@ class _Builder:
         if self._made > VALUES_MAX or len(path) > DEPTH_MAX:
             where = f"{self._name}:{node.start_mark.line + 1}"
             raise _broken(where, "holds too many values or too deep ones: use fewer aliases")
+        if node.tag not in _TAGS:
+            self._problem(node, path, f"has the tag {node.tag}: leave the tag out")
+            return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -119,11 +124,8 @@ class _Builder:
             return items
         if not isinstance(node, yaml.ScalarNode):
             return None
-        if node.tag.startswith("tag:yaml.org,2002:") or node.tag == "!":
-            # Plain scalars by our rules, whatever PyYAML resolved; quoted ones stay text.
-            return scalar(node.value) if node.style is None else node.value
-        self._problem(node, path, f"has the tag {node.tag}: leave the tag out")
-        return None
+        # Plain scalars by our rules, whatever PyYAML resolved; quoted ones stay text.
+        return scalar(node.value) if node.style is None else node.value
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
