@@ -88,7 +88,7 @@ class Preprocess:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Preprocess":
+    def from_json(cls, value: object) -> "Preprocess":
         """Raises ValueError naming what is wrong."""
         if not isinstance(value, Mapping) or value.get("schema") != PREPROCESS_SCHEMA:
             raise ValueError(f"preprocess.json: schema is not {PREPROCESS_SCHEMA}")
@@ -230,7 +230,7 @@ def _codes(values: NDArray[Any], feature: Feature) -> NDArray[np.float32]:
     codes = np.empty(len(values), dtype=np.float32)
     for index, value in enumerate(values.tolist()):
         # True and 1 are one key to a dictionary, and two categories.
-        key = (str(value),) if isinstance(value, bool) else value
+        key = (str(value),) if isinstance(value, bool | np.bool_) else value
         try:
             code = known.get(key)
         except TypeError:  # unhashable, a list in a cell: certainly no category

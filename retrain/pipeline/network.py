@@ -162,8 +162,8 @@ def warm_start(network: Network, recipe: Recipe, fitted: Fitted, stable: Path) -
     """Takes over the stable artifact's weights where the architecture is equal.
 
     The first layer is carried over by the names of its columns and refolded for the new scales, so
-    that the network starts as the very function that is in production (up to the clips), also
-    where a category was added: that one starts as the unknown did.
+    that the network starts as the very function that is in production (up to clips and medians),
+    also where a category was added: that one starts as the unknown did.
     Returns what was done, for the manifest and the terminal.
     """
     try:

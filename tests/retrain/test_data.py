@@ -54,7 +54,8 @@ def test_gate_rows_are_never_trained_on(recipe: Recipe, tmp_path: Path) -> None:
     repeated = {name: values[:400] for name, values in original.items() if name != "outcome"}
     fresh = rows(400, 9)
     mixed = {name: [*values, *fresh[name]] for name, values in repeated.items()}
-    write_captures(tmp_path / "c", **{n: v[::2] + v[1::2] for n, v in mixed.items()})
+    changes: dict[str, Any] = {n: v[::2] + v[1::2] for n, v in mixed.items()}
+    write_captures(tmp_path / "c", **changes)
     got = prepare(recipe, tmp_path / "c", now=1e9)
     assert counts(got)["dropped_also_held_back"] > 50
     held = hashes(got.holdout, got.recent)
@@ -200,13 +201,12 @@ def test_the_original_set_must_fit(recipe: Recipe, tmp_path: Path) -> None:
 
 
 def test_the_hash_of_a_row_does_not_know_how_the_file_spelt_it(recipe: Recipe) -> None:
-    one = {"age": [39, -0.0], "income": ["10.5", None], "job": ["3", "clerk"]}
-    two = {"age": ["39.0", 0], "income": [10.5, "?"], "job": [3.0, b"clerk"]}
+    one: dict[str, list[Any]] = {"age": [39, -0.0], "income": ["10.5", None], "job": ["3", "clerk"]}
+    two: dict[str, list[Any]] = {"age": ["39.0", 0], "income": [10.5, "?"], "job": [3.0, b"clerk"]}
 
     def hashed(columns: dict[str, list[Any]]) -> list[int]:
-        return row_hashes(
-            recipe, {name: np.array(values, dtype=object) for name, values in columns.items()}
-        ).tolist()
+        arrays = {name: np.array(values, dtype=object) for name, values in columns.items()}
+        return [int(value) for value in row_hashes(recipe, arrays)]
 
     assert hashed(one) == hashed(two)
     assert len(set(hashed(one))) == 2
