@@ -56,7 +56,10 @@ def categorical_profile(name: str, keys: Keys, present: float, missing: float) -
     counts[: len(top)] = [keys.counts[digest] for digest in top]
     rest = max(present - counts.sum(), 0.0)
     singles = sum(1 for count in keys.counts.values() if count == 1) if keys.exact else 0
-    counts[BINS - 1] = max(rest - singles, 0.0)
+    from_rest = min(rest, float(singles))
+    counts[BINS - 1] = rest - from_rest
+    if singles > from_rest:  # so few categories that those seen once have bins of their own
+        counts[: len(top)] *= 1 - (singles - from_rest) / counts[: len(top)].sum()
     counts[OUTSIDE], counts[MISSING] = singles, missing
     others = frozenset(order[BINS - 1 :]) if keys.exact else frozenset()
     return FeatureProfile(

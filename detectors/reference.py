@@ -138,7 +138,7 @@ class LabelledBaseline:
     errors: int
 
 
-@dataclass(frozen=True, kw_only=True)  # no slots: the digest is computed once and kept
+@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: the digest is computed once and kept
 class Reference:
     """Profiles of all features and of the prediction, as one immutable value."""
 
@@ -151,6 +151,16 @@ class Reference:
     baseline: LabelledBaseline | None = None
     learnt: bool = False
     accepted: bool = True
+
+    def __eq__(self, other: object) -> bool:
+        """Equal content is equal, NaN included, which field by field would not be."""
+        if not isinstance(other, Reference):
+            return NotImplemented
+        return (self.digest, self.accepted) == (other.digest, other.accepted)
+
+    def __hash__(self) -> int:
+        """Hash what `__eq__` compares."""
+        return hash((self.digest, self.accepted))
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ def test_dates_become_their_second_of_the_day() -> None:
 
 
 def test_masked_values_are_missing() -> None:
-    column = np.ma.MaskedArray([1, 2, 3], mask=[0, 1, 0])
+    column = np.ma.MaskedArray([1, 2, 3], mask=[False, True, False])
     assert np.isnan(numbers(column)).tolist() == [False, True, False]
     assert key_counts(column) == {"1": 1, None: 1, "3": 1}
 
