@@ -75,6 +75,11 @@ def listed(findings: Sequence[Finding]) -> dict[str, Any]:
     }
 
 
+def drift_changed(*, model: str, finding: Finding) -> dict[str, Any]:
+    """`data` of drift.detected and drift.recovered: the state-change event, and whose it is."""
+    return {"model": model, **finding}
+
+
 def run_finished(
     *,
     run_id: str,

@@ -65,13 +65,30 @@ class StandIn:
             elif not answer.broken:
                 told = {"content-length": str(len(answer.body)), "connection": "close"}
                 lines_out = [f"HTTP/1.1 {answer.status} Word"]
-                lines_out += [f"{name}: {value}" for name, value in (told | answer.headers).items()]
+                # An empty value leaves the header out.
+                told |= answer.headers
+                lines_out += [f"{name}: {value}" for name, value in told.items() if value]
                 writer.write("\r\n".join([*lines_out, "", ""]).encode() + answer.body)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the other side left; tests see that on its own side
         finally:
             writer.close()
+
+
+class Clock:
+    """Time that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
