@@ -1,28 +1,16 @@
 """Runs on disk: transition, entry and messages together, one run in flight, nothing lost."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import Iterator
 import pytest
 
 from retrain.decision import Action, Because, Decision
 from retrain.ledger import Ledger
-from retrain.run import (
-    Run,
-    RunLimits,
-    RunState,
-    Via,
-    run_id,
-)
-from retrain.run_dialogue import (
-    ArtifactSource,
-    Cancel,
-    Finished,
-    Reported,
-    Tick,
-)
+from retrain.run import Run, RunLimits, RunState, Via, run_id
+from retrain.run_dialogue import ArtifactSource, Cancel, Finished, Reported, Tick
 from retrain.run_store import RunInFlight, RunStore
 from retrain.webhooks.bodies import Ask
 from retrain.webhooks.outbox import MessageState, Outbox
