@@ -17,7 +17,7 @@ import structlog
 
 from agent.children import PACKET_BYTES_MAX, name_process
 from agent.config import Config
-from agent.logs import configure_logs
+from agent.logs import start_logs
 from agent.topology import Agent
 
 log = structlog.get_logger("remora.analysis")
@@ -112,7 +112,7 @@ def main() -> int:
     parser.add_argument("name")
     parser.add_argument("--control-fd", type=int, required=True)
     args = parser.parse_args()
-    configure_logs()
+    start_logs(process=args.name)
     name_process(args.name)
     with suppress(OSError):
         os.nice(NICE)

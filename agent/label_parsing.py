@@ -125,9 +125,8 @@ def _at(value: Any) -> float | None:
             if moment.tzinfo is None:
                 raise _Bad(Reason.BAD_AT)
             return moment.timestamp()
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            if 0 <= value < 1e11:
-                return float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e11:
+            return float(value)
     except (ValueError, OverflowError):
         pass
     raise _Bad(Reason.BAD_AT)
