@@ -35,7 +35,7 @@ class Edge:
         self.settings = settings
         self.routes = Routes(settings.routes)
         self.counters = Counters(self.routes.names)
-        self.reader = HeadReader(settings.client_key)
+        self.reader = HeadReader(settings.client_key, self.routes.index)
         self.minter = Minter()
         self.router = Router(
             new_pool=self._new_pool,

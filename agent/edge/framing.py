@@ -63,7 +63,15 @@ class RequestFraming:
         if head.edited or self.peer:
             data = self._edited(data, end, head)
         self._complete = False
-        self._feed(data, upgrade=bool(head.upgrade))
+        try:
+            assert self._parser is not None
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._parser = HttpRequestParser(self)  # the old one is done with HTTP
+            if not head.upgrade:
+                raise Refused from None  # CONNECT
+        except HttpParserError:
+            raise Refused from None
         if self._complete is not complete:
             raise Refused
         self.complete = complete
@@ -82,7 +90,11 @@ class RequestFraming:
         if complete and stop < size:
             self.rest = data[stop:]
             data = data[:stop]
-        self._feed(data, upgrade=False)
+        try:
+            assert self._parser is not None
+            self._parser.feed_data(data)
+        except (HttpParserUpgrade, HttpParserError):
+            raise Refused from None
         if self._complete is not complete:
             raise Refused
         self.complete = complete
@@ -105,15 +117,3 @@ class RequestFraming:
         if self.peer:
             edited = add_forwarded(edited, self.peer)
         return edited + data[end:]
-
-    def _feed(self, data: bytes, *, upgrade: bool) -> None:
-        if self._parser is None:
-            raise Refused
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            self._parser = HttpRequestParser(self)  # the old one is done with HTTP
-            if not upgrade:
-                raise Refused from None  # CONNECT
-        except HttpParserError:
-            raise Refused from None

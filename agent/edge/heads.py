@@ -6,6 +6,7 @@ pattern is anchored at a line's beginning and names end at their colon.
 """
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from agent.edge import channel
@@ -13,9 +14,7 @@ from agent.edge import channel
 # Of the answers; `minted` is not looked up.
 _X_REQUEST_ID, _CE_ID, _TRACEPARENT, MINTED = range(len(channel.ID_ORIGINS))
 
-_REQUEST_LINE = re.compile(
-    rb"([!-~]+) (?:https?://[^/? ]*)?([^? \r\n]*)[^ \r\n]* HTTP/1\.([01])\r\n"
-)
+_REQUEST_LINE = re.compile(rb"([!-~]+) (?:https?://[^/? ]*)?([^? \r\n]*)[^ \r\n]* HTTP/1\.([01])")
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 # A first character in brackets lets the matcher pass over other lines without trying each name.
@@ -24,10 +23,12 @@ _WATCHED = (
     rb"|[xX]-(?i:request-id|remora-[^:\r\n]*)|[kK](?i:eep-alive)|[pP](?i:roxy-[^:\r\n]*)"
     rb"|[uU](?i:pgrade)"
 )
-_OF_RESPONSE = re.compile(
-    rb"\r\n([cC](?i:ontent-length|onnection)|[tT](?i:ransfer-encoding)|[xX](?i:-remora-[^:\r\n]*)"
-    rb"|[kK](?i:eep-alive)|[pP](?i:roxy-[^:\r\n]*)):[ \t]*([^\r\n]*)"
+# The group is there only for a Connection header.
+_HOP = re.compile(
+    rb"\r\n(?:[cC](?i:onnection):[ \t]*([^\r\n]*)"
+    rb"|(?:[kK](?i:eep-alive)|[pP](?i:roxy-[^:\r\n]*)|[xX](?i:-remora-[^:\r\n]*)):[^\r\n]*)"
 )
+_SIZED = re.compile(rb"\r\n(?i:content-length|transfer-encoding):")
 _ALWAYS_OUT = re.compile(
     rb"\r\n(?i:connection|keep-alive|proxy-[^:\r\n]*|x-remora-[^:\r\n]*):[^\r\n]*"
 )
@@ -36,6 +37,9 @@ _NEVER_OUT: Final = frozenset({b"content-length", b"transfer-encoding", b"host"}
 _PLAIN_CONNECTION: Final = frozenset({b"", b"keep-alive", b"close"})
 
 _CHUNK_LINE_BYTES_MAX: Final = 16_384
+# Lines come from clients: when there are too many, forget all rather than keep all.
+_LINES_MAX: Final = 4_096
+_LINE_KEPT_BYTES_MAX: Final = 512
 
 _LENGTH, _CODING, _CONNECTION, _UPGRADE, _OUT, _KEY = range(6, 12)
 _KINDS: Final = {
@@ -50,42 +54,43 @@ _KINDS: Final = {
 
 
 class RequestHead:
-    """What the edge needs to know of one request, read in one pass over its head."""
+    """What the edge needs to know of one request, read in one pass over its head.
 
-    __slots__ = (
-        "chunked",
-        "edited",
-        "id",
-        "id_from",
-        "keep",
-        "key",
-        "length",
-        "method",
-        "named",
-        "path",
-        "upgrade",
-        "version_1_1",
-    )
+    Made for every request: what most requests do not have stays an attribute of the class.
+    """
 
-    def __init__(self, method: bytes, path: bytes, version_1_1: bool) -> None:
+    keep = True
+    length = 0
+    chunked = False
+    id = b""
+    id_from = MINTED
+    key = b""
+    edited = False  # something has to be taken out before it may be forwarded
+    named: frozenset[bytes] = _PLAIN_CONNECTION  # what Connection names
+    upgrade = b""
+
+    def __init__(self, line: "RequestLine") -> None:
+        self.line = line
+
+
+class RequestLine:
+    """The first line of a request. The same few come again and again, so they are remembered."""
+
+    __slots__ = ("method", "path", "route", "version_1_1")
+
+    def __init__(self, method: bytes, path: bytes, version_1_1: bool, route: int) -> None:
         self.method = method
         self.path = path
         self.version_1_1 = version_1_1
-        self.keep = version_1_1
-        self.length = 0
-        self.chunked = False
-        self.id = b""
-        self.id_from = MINTED
-        self.key = b""
-        self.edited = False  # something has to be taken out before it may be forwarded
-        self.named: frozenset[bytes] = _PLAIN_CONNECTION  # what Connection names
-        self.upgrade = b""
+        self.route = route
 
 
 class HeadReader:
     """Reads request heads; made once, because a configured client key changes the pattern."""
 
-    def __init__(self, client_key: str | None) -> None:
+    def __init__(self, client_key: str | None, route: Callable[[bytes], int]) -> None:
+        self._route = route
+        self._lines: dict[bytes, RequestLine] = {}
         watched = _WATCHED
         self._kinds: dict[bytes, int] = {}
         self._key = (client_key or "").lower().encode("latin-1")
@@ -95,13 +100,17 @@ class HeadReader:
 
     def read(self, data: bytes, end: int) -> RequestHead | None:
         """The head that ends at `end` (of its last line); None when it cannot be HTTP/1.x."""
-        line = _REQUEST_LINE.match(data)
+        at = data.find(b"\r\n")
+        line = self._lines.get(data[:at])
         if line is None:
-            return None
-        method, path, minor = line.groups()
-        head = RequestHead(method, path, minor == b"1")
+            line = self._line(data[:at])
+            if line is None:
+                return None
+        head = RequestHead(line)
+        if not line.version_1_1:
+            head.keep = False
         kinds = self._kinds
-        for name, value in self._watched.findall(data, line.end() - 2, end):
+        for name, value in self._watched.findall(data, at, end):
             kind = kinds.get(name)
             if kind is None:
                 kind = self._kind(name)
@@ -117,6 +126,17 @@ class HeadReader:
             _settle_upgrade(head)
         return head
 
+    def _line(self, text: bytes) -> RequestLine | None:
+        found = _REQUEST_LINE.fullmatch(text)
+        if found is None:
+            return None
+        line = RequestLine(found[1], found[2], found[3] == b"1", self._route(found[2]))
+        if len(text) <= _LINE_KEPT_BYTES_MAX:
+            if len(self._lines) >= _LINES_MAX:
+                self._lines.clear()
+            self._lines[text] = line
+        return line
+
     def _kind(self, name: bytes) -> int:
         lower = name.lower()
         kind = _KINDS.get(lower, _OUT)
@@ -131,7 +151,7 @@ class HeadReader:
         if kind == _CODING:
             head.chunked = True
             # RFC 9112 6.1: in HTTP/1.0 its framing is faulty, and servers disagree on it.
-            return head.version_1_1
+            return head.line.version_1_1
         if kind == _CONNECTION:
             head.edited = True
             tokens = frozenset(token.strip().lower() for token in value.split(b","))
@@ -196,38 +216,34 @@ def add_forwarded(edited: bytes, peer: bytes) -> bytes:
     return b"\r\n".join([first, *kept])
 
 
-class ResponseHead:
-    """What the edge needs to know of one response."""
+def edit_response(data: bytes, end: int) -> bytes:
+    """The head up to `end` without hop-by-hop headers."""
+    first = _HOP.search(data, 0, end)
+    if first is None:
+        return data[:end]
+    value = first[1]
+    if value == b"keep-alive" or value == b"close":
+        # What servers say on every answer: one Connection, and it names nothing.
+        at = first.end()
+        if _HOP.search(data, at, end) is None:
+            return data[: first.start()] + data[at:end]
+    return b"\r\n".join(_without(data[:end], _named(data[:end]) - _NEVER_OUT))
 
-    __slots__ = ("edited", "named", "sized")
 
-    def __init__(self, data: bytes, end: int) -> None:
-        self.sized = False  # by a length or chunks; else the body lasts until the connection ends
-        self.edited = False
-        self.named: frozenset[bytes] = _PLAIN_CONNECTION
-        for name, value in _OF_RESPONSE.findall(data, 0, end):
-            lower = name.lower()
-            if lower == b"content-length" or lower == b"transfer-encoding":
-                self.sized = True
-                continue
-            self.edited = True
-            if lower == b"connection":
-                value = value.lower()
-                if value != b"keep-alive" and value != b"close":
-                    self.named |= {token.strip() for token in value.split(b",")}
+def edit_switching(data: bytes, end: int) -> bytes:
+    """As `edit_response`, for a 101, whose Connection and Upgrade are meant for the client."""
+    out = _named(data[:end]) - _NEVER_OUT - {b"upgrade"}
+    return b"\r\n".join([*_without(data[:end], out), b"Connection: upgrade"])
 
-    def edit(self, data: bytes, end: int) -> bytes:
-        """The head up to `end` without hop-by-hop headers."""
-        if not self.edited:
-            return data[:end]
-        if self.named is _PLAIN_CONNECTION:
-            return _ALWAYS_OUT.sub(b"", data[:end])
-        return b"\r\n".join(_without(data[:end], self.named - _NEVER_OUT))
 
-    def edit_switching(self, data: bytes, end: int) -> bytes:
-        """As `edit`, for a 101, whose Connection and Upgrade are meant for the client."""
-        out = self.named - _NEVER_OUT - {b"upgrade"}
-        return b"\r\n".join([*_without(data[:end], out), b"Connection: upgrade"])
+def is_sized(data: bytes, end: int) -> bool:
+    """Whether a length or chunks end the body; else it lasts until the connection ends."""
+    return _SIZED.search(data, 0, end) is not None
+
+
+def _named(head: bytes) -> frozenset[bytes]:
+    values = [_value(line) for line in head.split(b"\r\n") if _name(line) == b"connection"]
+    return frozenset(token.strip().lower() for value in values for token in value.split(b","))
 
 
 def _without(head: bytes, out: frozenset[bytes]) -> list[bytes]:

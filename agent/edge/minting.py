@@ -1,6 +1,7 @@
 """Request ids for requests that bring none."""
 
 import os
+from binascii import hexlify
 from typing import Final
 
 _ID_BYTES: Final = 16
@@ -22,4 +23,4 @@ class Minter:
             self._random = os.urandom(_ID_BYTES * _IDS_AT_ONCE)
             at = 0
         self._at = at + _ID_BYTES
-        return self._random[at : at + _ID_BYTES].hex().encode()
+        return hexlify(self._random[at : at + _ID_BYTES])

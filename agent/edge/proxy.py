@@ -141,12 +141,12 @@ class Client(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._write_paused = True
         if self._upstream is not None:
-            self._upstream.transport.pause_reading()
+            self._upstream.pause()
 
     def resume_writing(self) -> None:
         self._write_paused = False
         if self._upstream is not None:
-            self._upstream.transport.resume_reading()
+            self._upstream.resume()
         if self._stuck:
             self._stuck = False
             self._next(_now())
@@ -219,7 +219,7 @@ class Client(asyncio.Protocol):
             slot = router.pick(head.key or id, now)
             self._tracked = router.weight(now) > 0.0
         self._slot = slot
-        cell = self._cell = slot.cells[edge.routes.index(head.path)]
+        cell = self._cell = slot.cells[head.line.route]
         cell.in_flight += 1
         edge.counters.in_flight += 1
         self._status = 0
@@ -264,7 +264,7 @@ class Client(asyncio.Protocol):
         data = self._sent[0] if len(self._sent) == 1 else b"".join(self._sent)
         self._upstream = upstream
         if self._write_paused:
-            upstream.transport.pause_reading()
+            upstream.pause()
         upstream.serve(self, data)
         if self._sent_bytes > self._edge.settings.retry_bytes_max:
             self._sent = None
@@ -317,7 +317,7 @@ class Client(asyncio.Protocol):
     # Giving the response back; called by the upstream connection.
 
     def wants_no_body(self) -> bool:
-        return self.head is not None and self.head.method == b"HEAD"
+        return self.head is not None and self.head.line.method == b"HEAD"
 
     def may_tunnel(self) -> bool:
         return self.head is not None and bool(self.head.upgrade)
@@ -328,7 +328,7 @@ class Client(asyncio.Protocol):
     def interim(self, data: bytes) -> None:
         self._sent = None
         assert self.head is not None
-        if self.head.version_1_1:
+        if self.head.line.version_1_1:
             self.write(data)
 
     def answer(self, status: int, head: bytes, tail: bytes) -> None:

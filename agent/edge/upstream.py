@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from agent.edge.channel import OUTCOME_NAMES
-from agent.edge.heads import ResponseHead
+from agent.edge.heads import edit_response, edit_switching, is_sized
 from agent.edge.pool import Pool
 from agent.edge.settings import EdgeSettings, split_address
 
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 
 UNREACHABLE: Final = OUTCOME_NAMES.index("upstream_unreachable")
 TIMEOUT: Final = OUTCOME_NAMES.index("timeout")
+_STATUS: Final = {b"%d" % status: status for status in range(100, 600)}
+
+
+class _HeadOnly:
+    """Listens to the parser of an answer to HEAD, which llhttp thinks has a body to come."""
+
+    __slots__ = ("complete",)
+
+    def __init__(self) -> None:
+        self.complete = False
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -35,10 +48,12 @@ class UpstreamConnection(asyncio.Protocol):
         "_in_body",
         "_keep",
         "_parser",
+        "_paused",
         "_sized",
         "_tunnel",
         "client",
         "half_closed",
+        "idle_since",
         "pool",
         "served",
         "transport",
@@ -60,18 +75,18 @@ class UpstreamConnection(asyncio.Protocol):
         self._tunnel = False
         self._held = b""
         self.half_closed = False
+        self.idle_since = 0.0
+        self._paused = False
 
     # What llhttp found.
 
     def on_message_begin(self) -> None:
         self._begun += 1
 
-    def on_headers_complete(self) -> None:
-        assert self._parser is not None
-        self._keep = self._parser.should_keep_alive()
-
     def on_message_complete(self) -> None:
         self._complete = True
+        assert self._parser is not None
+        self._keep = self._parser.should_keep_alive()  # llhttp knows it only here
 
     # The transport's side.
 
@@ -120,6 +135,15 @@ class UpstreamConnection(asyncio.Protocol):
         if self.client is not None:
             self.client.resume()
 
+    def pause(self) -> None:
+        """The client does not take what is read here."""
+        self._paused = True
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        self._paused = False
+        self.transport.resume_reading()
+
     # Reading one response.
 
     def serve(self, client: "Client", data: bytes) -> None:
@@ -141,7 +165,11 @@ class UpstreamConnection(asyncio.Protocol):
                 client.response_begun()
                 self._held = data
                 return
-            if data[9:10] != b"1":
+            status = _STATUS.get(data[9:12])
+            if status is None:
+                self._broken(client)
+                return
+            if status >= 200:
                 break
             # An interim response has no body, and the final one may be right behind it.
             if not self._interim(client, data[: end + 4], end):
@@ -152,11 +180,10 @@ class UpstreamConnection(asyncio.Protocol):
                 return
             if not data:
                 return
-        self._final(client, data, end)
+        self._final(client, status, data, end)
 
     def _interim(self, client: "Client", data: bytes, end: int) -> bool:
         switching = data[9:12] == b"101"
-        head = ResponseHead(data, end)
         if switching and not client.may_tunnel():
             self._broken(client)
             return False
@@ -167,9 +194,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._complete = False
         if switching:
             self._tunnel = True
-            client.answer(101, head.edit_switching(data, end), b"\r\n\r\n")
+            client.answer(101, edit_switching(data, end), b"\r\n\r\n")
         else:
-            client.interim(head.edit(data, end) + b"\r\n\r\n")
+            client.interim(edit_response(data, end) + b"\r\n\r\n")
         return True
 
     def _start_tunnel(self, client: "Client", data: bytes) -> None:
@@ -177,27 +204,38 @@ class UpstreamConnection(asyncio.Protocol):
             client.write(data)
         client.tunnel()
 
-    def _final(self, client: "Client", data: bytes, end: int) -> None:
-        status = data[9:12]
-        bodiless = client.wants_no_body()
-        fed = data[: end + 4] if bodiless else data
-        if not (data.startswith(b"HTTP/1.") and status.isdigit() and self._feed(fed)):
+    def _final(self, client: "Client", status: int, data: bytes, end: int) -> None:
+        if client.wants_no_body():
+            self._bodiless(client, status, data, end)
+            return
+        if not self._feed(data):
             self._broken(client)
             return
-        head = ResponseHead(data, end)
-        if bodiless:
-            if not self._complete:
-                self._parser = HttpResponseParser(self)  # the old one waits for a body
-            self._complete = True
-            self._keep = self._keep and len(fed) == len(data)
-        elif not head.sized and not self._complete:
-            client.keep = False  # only the end of the connection tells the client where it ends
-        self._sized = head.sized
-        client.answer(int(status), head.edit(data, end) if head.edited else data[:end], fed[end:])
         if self._complete:
+            client.answer(status, edit_response(data, end), data[end:])
             self._finish(client)
-        else:
-            self._in_body = True
+            return
+        self._sized = is_sized(data, end)
+        if not self._sized:
+            client.keep = False  # only the end of the connection tells the client where it ends
+        self._in_body = True
+        client.answer(status, edit_response(data, end), data[end:])
+
+    def _bodiless(self, client: "Client", status: int, data: bytes, end: int) -> None:
+        """The answer to HEAD: a parser of its own, for ours would wait for the body."""
+        listener = _HeadOnly()
+        parser = HttpResponseParser(listener)
+        try:
+            parser.feed_data(data[: end + 4])
+        except HttpParserError:
+            pass
+        if not listener.complete:
+            self._broken(client)
+            return
+        # Without a length in the head llhttp cannot know that there is no body to wait for.
+        self._keep = parser.should_keep_alive() and len(data) == end + 4
+        client.answer(status, edit_response(data, end), b"\r\n\r\n")
+        self._finish(client)
 
     def _body(self, client: "Client", data: bytes) -> None:
         if not self._feed(data):
@@ -235,7 +273,8 @@ class UpstreamConnection(asyncio.Protocol):
     def release(self, now: float, *, keep: bool) -> None:
         """The request is answered: pool the connection, or close it."""
         if keep and not self.transport.is_closing():
-            self.transport.resume_reading()
+            if self._paused:
+                self.resume()
             self.pool.give(self, now)
         else:
             self.close()

@@ -175,7 +175,7 @@ def requests(draw: st.DrawFn) -> bytes:
 
 def _ours(stream: bytes, cuts: list[int]) -> tuple[list[bytes], bool]:
     """The requests that the edge would forward, and whether it refused what came after."""
-    framing = RequestFraming(HeadReader(None))
+    framing = RequestFraming(HeadReader(None, lambda _: 0))
     found: list[bytes] = []
     held = b""
     framing.complete = True
