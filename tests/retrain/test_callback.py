@@ -1,7 +1,8 @@
 """Only the run's own CI is heard, once, and nonsense from it is answered with a reason."""
 
 import json
-from collections.abc import Iterator, Mapping
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from retrain.webhooks.callback import (
     nesting,
     read_report,
 )
-from retrain.webhooks.sign import read_secret, sign
+from retrain.webhooks.sign import read_secret, sign, write_secret
 
 NOON = 1_700_000_000.0
 ROOT = bytes(range(32))
@@ -207,3 +208,26 @@ def depth(value: Any) -> int:
 @given(JSON, st.booleans())
 def test_nesting_is_what_a_parser_finds(value: Any, ascii_only: bool) -> None:
     assert nesting(json.dumps(value, ensure_ascii=ascii_only).encode()) == depth(value)
+
+
+def test_the_shell_lines_of_the_documentation_sign_what_is_accepted(
+    inbox: Inbox, tmp_path: Path, program: Callable[[str], Path]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    lines = page.split("```bash\n")[1].split("curl")[0]
+    (tmp_path / "body.json").write_bytes(written(SUCCEEDED))
+    names = {"REMORA_CALLBACK_ROOT": write_secret(ROOT), "RUN_ID": "run_1"}
+    printed = subprocess.run(
+        ["bash", "-euc", f'{lines}echo "$id $at v1,$signature"'],
+        env={"PATH": f"{program('openssl').parent}:/usr/bin:/bin", **names},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    given = dict(
+        zip(("webhook-id", "webhook-timestamp", "webhook-signature"), printed, strict=True)
+    )
+    now = float(given["webhook-timestamp"])
+    accepted = inbox.accept(given, written(SUCCEEDED), run_id="run_1", now=now)
+    assert accepted.webhook_id == "cb_run_1"
