@@ -94,7 +94,7 @@ def fit_numeric(points: Points, minimum: float, maximum: float) -> NumericBins:
         edges = values[:-1] + (values[1:] / 2 - values[:-1] / 2)
     else:
         shares = np.arange(1, BINS) / BINS
-        edges = np.unique([points.quantile(share) for share in shares])
+        edges = np.unique(points.quantiles(shares))
         edges = edges[edges < maximum]
     for low_share, high_share in _GRID_RANGES:
         snapped = _snap(edges, values, _grid_range(points, low_share, high_share), (low, high))
@@ -110,7 +110,7 @@ def widened(bins: NumericBins) -> NumericBins:
 
 
 def _grid_range(points: Points, low_share: float, high_share: float) -> tuple[float, float]:
-    first, last = points.quantile(low_share), points.quantile(high_share)
+    first, last = points.quantiles(np.array([low_share, high_share])).tolist()
     if points.exact and len(points.values) <= BINS:
         first, last = points.values[0], points.values[-1]
     slack = RANGE_SLACK * (last / 2 - first / 2) * 2 or max(abs(first), 1.0) * RANGE_SLACK
@@ -171,20 +171,25 @@ def _last_before(
     """Give, for each grid line, the largest float32 in the cells before it, by bisection over the
     float32 numbers.
     """
-    below = np.full(len(lines), _order(np.float32(-_FLOAT32_MAX)))
-    above = np.full(len(lines), _order(np.float32(_FLOAT32_MAX)))
     with np.errstate(over="ignore"):
-        for _ in range(33):
+        guess = _order(((lines - np.float64(offset)) / np.float64(scale)).astype(np.float32))
+        most = int(_order(np.array([_FLOAT32_MAX], dtype=np.float32))[0])
+        below, above = np.maximum(guess - 256, -most), np.minimum(guess + 256, most)
+        below[
+            _cells(_unorder(below), scale, offset) >= lines
+        ] = -most  # near 0 the numbers lie dense
+        above[_cells(_unorder(above), scale, offset) < lines] = most
+        while (above - below > 1).any():
             middle = (below + above) // 2
             before = _cells(_unorder(middle), scale, offset) < lines
             below, above = np.where(before, middle, below), np.where(before, above, middle)
     return _unorder(below).astype(np.float64)
 
 
-def _order(value: np.float32) -> int:
+def _order(values: NDArray[np.float32]) -> NDArray[np.int64]:
     """Number the float32 values in their own order, so that they can be bisected."""
-    bits = int(np.array(value).view(np.int32))
-    return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
+    bits = values.view(np.int32).astype(np.int64)
+    return np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))
 
 
 def _unorder(order: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -51,7 +51,7 @@ from detectors.reference import (
     Reference,
     Task,
 )
-from detectors.sketch import KeyTable, QuantileSketch
+from detectors.sketch import KeyTable, Points, QuantileSketch
 
 HELD_ROWS_MAX: Final = 16_384
 HELD_VALUES_MAX: Final = 4_194_304
@@ -71,6 +71,7 @@ class _FeatureRows:
         self.missing = 0
         self.outside = 0
         self.rows = 0
+        self._fitted: tuple[int, Points, NumericBins] | None = None
 
     def add(self, column: Column) -> None:
         self.rows += len(column)
@@ -92,7 +93,14 @@ class _FeatureRows:
         if self.kind == "categorical":
             top = by_count({digest_of(key): n for key, n in self.keys.counts.items()})
             return CategoryBins(top=tuple(top[: BINS - 1]), others=frozenset(), open=True)
-        return widened(fit_numeric(self.sketch.points(), self.minimum, self.maximum))
+        return widened(self.fit()[1])
+
+    def fit(self) -> tuple[Points, NumericBins]:
+        """Give the sketch's points and the bins that fit the rows so far."""
+        if self._fitted is None or self._fitted[0] != self.rows:
+            points = self.sketch.points()
+            self._fitted = (self.rows, points, fit_numeric(points, self.minimum, self.maximum))
+        return self._fitted[1:]
 
 
 class _Blocks:
@@ -299,8 +307,7 @@ class ReferenceBuilder:
         return calibrate(blocks, self._blocks.block_rows, self._tick_rows, scores)
 
     def _numeric(self, name: str, seen: _FeatureRows, total: NDArray[np.float64]) -> FeatureProfile:
-        points = seen.sketch.points()
-        best = fit_numeric(points, seen.minimum, seen.maximum)
+        points, best = seen.fit()
         bins = self._binner.bins_of(name)
         assert isinstance(bins, NumericBins)
         bins = replace(bins, low=best.low, high=best.high)

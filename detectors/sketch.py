@@ -42,11 +42,16 @@ class Points:
         """Give the smallest value with at least `share` of the weight at or below it; NaN if there
         is none.
         """
+        return float(self.quantiles(np.array([share]))[0])
+
+    def quantiles(self, shares: Floats) -> Floats:
+        """Give the quantile of each share; NaN if there are no values."""
         if not self.values:
-            return float("nan")
+            return np.full(len(shares), np.nan)
         ranks = np.cumsum(self.weights)
-        position = int(np.searchsorted(ranks, share * ranks[-1] - 1e-9))
-        return self.values[min(position, len(self.values) - 1)]
+        positions = np.searchsorted(ranks, shares * ranks[-1] - 1e-9)
+        found: Floats = np.array(self.values)[np.minimum(positions, len(self.values) - 1)]
+        return found
 
     def at_most(self, limits: Floats) -> Floats:
         """Give the weight at or below each limit."""

@@ -215,6 +215,7 @@ def test_identifiers_that_are_always_new_do_not_drift() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_five_thousand_columns_work_within_the_state_promised() -> None:
     rng = np.random.default_rng(10)
     names = [f"f{i}" for i in range(5_000)]
