@@ -29,6 +29,11 @@ class _Events:
             extra.parent.mkdir(parents=True, exist_ok=True)
             self._sinks.append(extra.open("a", encoding="utf-8"))
 
+    def close(self) -> None:
+        for sink in self._sinks:
+            if sink is not sys.stdout:
+                sink.close()
+
     def progress(self, step: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self.write({"step": step, "done": done, "total": total, "metrics": finite})
@@ -46,6 +51,13 @@ class _Events:
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     events = _Events(arguments.events)
+    try:
+        return _main(arguments, events)
+    finally:
+        events.close()
+
+
+def _main(arguments: argparse.Namespace, events: _Events) -> int:
     try:
         # Importing torch takes seconds: a wrong recipe is told at once.
         recipe = read_recipe(arguments.recipe)

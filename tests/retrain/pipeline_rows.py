@@ -18,7 +18,7 @@ features:
 model: {hidden: [16], dropout: 0.0}
 training: {epochs: 12, batch: 64, lr: 0.01, patience: 4}
 data: {paths: [train.parquet], holdout_share: 0.25, recent_share: 0.4, tick_rows: 100}
-gates: {rows_min: 100, holdout_margin: 0.06, recent_margin: 0.06, latency_ratio_max: 10}
+gates: {rows_min: 100, holdout_margin: 0.2, recent_margin: 0.06, latency_ratio_max: 10}
 """
 JOBS = ("clerk", "nurse", "smith")
 
