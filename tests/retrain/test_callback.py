@@ -216,10 +216,10 @@ def test_the_shell_lines_of_the_documentation_sign_what_is_accepted(
     page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
     lines = page.split("```bash\n")[1].split("curl")[0]
     (tmp_path / "body.json").write_bytes(written(SUCCEEDED))
-    names = {"REMORA_CALLBACK_ROOT": write_secret(ROOT), "RUN_ID": "run_1"}
+    told = {"REMORA_CALLBACK_ROOT": write_secret(ROOT), "RUN_ID": "run_1"}
     printed = subprocess.run(
         ["bash", "-euc", f'{lines}echo "$id $at v1,$signature"'],
-        env={"PATH": f"{program('openssl').parent}:/usr/bin:/bin", **names},
+        env={"PATH": f"{program('openssl').parent}:/usr/bin:/bin", **told},
         cwd=tmp_path,
         capture_output=True,
         text=True,
