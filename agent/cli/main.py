@@ -23,6 +23,7 @@ GROUPS: Final = (
     "replay",
     "watch",
     "ledger",
+    "retrain",
     "release",
     "retrain",
 )

@@ -28,6 +28,8 @@ from retrain.preprocess import encode_rows
 from tests.retrain.pipeline_rows import RECIPE, write_captures, write_recipe
 from tests.retrain.test_train import REGRESSION, quiet
 
+# Two whole runs of the pipeline stand behind the first test.
+pytestmark = pytest.mark.slow
 NOW = 1_800_000_000.0
 
 
