@@ -23,7 +23,6 @@ GROUPS: Final = (
     "replay",
     "watch",
     "ledger",
-    "retrain",
     "release",
     "retrain",
 )
