@@ -9,10 +9,11 @@ import csv
 import gzip
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Final, Literal, TypeAlias
+from typing import IO, Any, Final, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,15 +125,17 @@ class _Lines:
             raise BadInputError(f"{self.path}: cannot be read ({error.strerror})") from None
 
 
-def _open_bytes(path: Path) -> IO[bytes]:
-    file = path.open("rb")
-    try:
+@contextmanager
+def _open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-    except OSError:  # a pipe cannot go back
-        file.close()
-        raise
-    return gzip.GzipFile(fileobj=file, mode="rb") if zipped else file  # type: ignore[return-value]
+        if not zipped:
+            yield file
+            return
+        # GzipFile leaves the file that it was given open: the outer `with` closes it.
+        with gzip.GzipFile(fileobj=file, mode="rb") as unzipped:
+            yield cast("IO[bytes]", unzipped)
 
 
 def _read_csv(
@@ -202,10 +205,12 @@ def _is_number(text: str) -> bool:
 
 
 def _numbers(values: tuple[str, ...], missing: frozenset[str]) -> NDArray[Any]:
-    try:
-        return np.array(values, dtype=np.float64)
-    except ValueError:
-        pass
+    # A word for missing may read as a number (-999): then it must go before numbers are read.
+    if not any(_is_number(word) and word.lower() != "nan" for word in missing):
+        try:
+            return np.array(values, dtype=np.float64)
+        except ValueError:
+            pass
     filled = ["nan" if value in missing else value for value in values]
     try:
         return np.array(filled, dtype=np.float64)
