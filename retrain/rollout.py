@@ -178,6 +178,8 @@ def advance(
     began heeds) and then `Restarted`.
     """
     name = f"operator_{event.action}" if isinstance(event, Operator) else _NAMES[type(event)]
+    if isinstance(event, Measured) and event.assessment.at <= rollout.assessed_at:
+        return rollout, ()  # heard before
     for row in TRANSITIONS:
         if row.state is not rollout.state or row.event != name:
             continue
@@ -186,7 +188,7 @@ def advance(
             continue
         moved, commands = row.do(rollout, event, now, why)
         if isinstance(event, Measured):
-            moved = replace(moved, assessed_at=now)
+            moved = replace(moved, assessed_at=event.assessment.at)
         if row.to is rollout.state:
             return moved, commands
         return replace(moved, state=row.to, entered_at=now, reason=why), commands

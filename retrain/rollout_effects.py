@@ -23,6 +23,7 @@ from retrain.rollout_messages import (
     RolloutCommand,
     RolloutEvent,
     SetWeights,
+    SlotFailed,
     StartCooldown,
     StartSlot,
     StopSlot,
@@ -84,7 +85,7 @@ def start_again(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> 
 
 
 def first_step(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step:
-    return _to_step(replace(rollout, canary_at=now, assessed_at=now), 0, event, now, why)
+    return _to_step(replace(rollout, canary_at=now), 0, event, now, why)
 
 
 def next_step(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step:
@@ -93,7 +94,7 @@ def next_step(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> St
 
 def resume_held(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step:
     """The same step again, with a new clock; the evidence goes on."""
-    fresh = replace(rollout, canary_at=now, assessed_at=now, idle_s=0.0, paused=False)
+    fresh = replace(rollout, canary_at=now, idle_s=0.0, paused=False)
     return _to_step(fresh, rollout.step, event, now, why)
 
 
@@ -249,7 +250,9 @@ def start_old_again(rollout: Rollout, event: RolloutEvent, now: float, why: str)
 
 def serve_with_candidate(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step:
     """Whom we roll back onto is gone: a doubtful answer is better than none until it is back."""
-    moved, _ = _route(replace(rollout, waiting=True, warm=False, attempt=0), 0.0, now)
+    assert isinstance(event, SlotFailed)
+    fallen = replace(rollout, waiting=True, warm=False, attempt=event.attempt + 1)
+    moved, _ = _route(fallen, 0.0, now)
     record = Record(kind="rollback", reason=why, data=_facts(moved, event))
     reference = InstallReference(digest=moved.candidate)
     return moved, (_make_stable(moved), reference, _start_old(moved), record)

@@ -125,12 +125,11 @@ def was_idle(rollout: Rollout, event: RolloutEvent, now: float) -> Why:
     """No traffic at all: the canary's clock stands still, for no longer than it may run."""
     if not isinstance(event, Measured) or not event.assessment.idle:
         return None
-    more = rollout.idle_s < rollout.policy.duration_s_max and now > rollout.assessed_at
-    return "no traffic" if more else None
+    return "no traffic" if rollout.idle_s < rollout.policy.duration_s_max else None
 
 
 def was_seen(rollout: Rollout, event: RolloutEvent, now: float) -> Why:
-    return "measured" if isinstance(event, Measured) and now > rollout.assessed_at else None
+    return "measured" if isinstance(event, Measured) else None
 
 
 def may_step(rollout: Rollout, event: RolloutEvent, now: float) -> Why:

@@ -94,7 +94,10 @@ RolloutEvent: TypeAlias = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartSlot:
-    """Have the slot serve this digest: adopt it when it does already, verify before starting."""
+    """Have the slot serve this digest: adopt it when it does already, else verify and start it.
+
+    Whoever performs this refuses a digest that is in quarantine by now.
+    """
 
     slot: Slot
     digest: str
