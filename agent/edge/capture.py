@@ -76,6 +76,7 @@ class Capture:
         if not 0.0 <= rate <= 1.0:
             raise ValueError(f"sampling rate {rate} is not between 0 and 1")
         self._salt = salt[:64]  # blake2b's longest key
+        self.on = rate > 0.0
         self._below = int(rate * _HASHES)
         self._weight = 1.0 / rate if rate else 0.0
 

@@ -5,9 +5,13 @@ where that is; llhttp says whether the bytes are HTTP at all. Whenever the two d
 is refused. That agreement is what keeps one request from hiding inside another.
 """
 
+from typing import Final
+
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from agent.edge.heads import ChunkedEnd, HeadReader, RequestHead, add_forwarded, edit_request
+
+_HEAD_KEPT_BYTES_MAX: Final = 2_048
 
 
 class Refused(ValueError):
@@ -20,6 +24,8 @@ class RequestFraming:
     __slots__ = (
         "_chunks",
         "_complete",
+        "_last_head",
+        "_last_text",
         "_parser",
         "_reader",
         "_remaining",
@@ -31,6 +37,8 @@ class RequestFraming:
     def __init__(self, reader: HeadReader) -> None:
         self._reader = reader
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
+        self._last_text: bytes | None = None
+        self._last_head: RequestHead
         self._chunks: ChunkedEnd | None = None
         self._remaining = 0
         self._complete = False  # as llhttp sees it
@@ -43,9 +51,16 @@ class RequestFraming:
 
     def begin(self, data: bytes, end: int) -> tuple[RequestHead, bytes]:
         """The request whose last header line ends at `end`, and what of it may be forwarded."""
-        head = self._reader.read(data, end)
-        if head is None:
-            raise Refused
+        text = data[:end]
+        if text == self._last_text:
+            head = self._last_head  # a client that asks the same kind of thing again
+        else:
+            found = self._reader.read(data, end)
+            if found is None:
+                raise Refused
+            head = self._last_head = found
+            # Thousands of connections may each remember one.
+            self._last_text = text if end <= _HEAD_KEPT_BYTES_MAX else None
         body_at = end + 4
         size = len(data)
         if head.chunked and not head.upgrade:

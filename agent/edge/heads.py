@@ -76,10 +76,11 @@ class RequestHead:
 class RequestLine:
     """The first line of a request. The same few come again and again, so they are remembered."""
 
-    __slots__ = ("method", "path", "route", "version_1_1")
+    __slots__ = ("bodiless", "method", "path", "route", "version_1_1")
 
     def __init__(self, method: bytes, path: bytes, version_1_1: bool, route: int) -> None:
         self.method = method
+        self.bodiless = method == b"HEAD"
         self.path = path
         self.version_1_1 = version_1_1
         self.route = route

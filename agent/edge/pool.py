@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 class Pool:
     """Idle connections to one address."""
 
-    __slots__ = ("_idle", "_idle_max", "_idle_s", "address", "closed")
+    __slots__ = ("_idle", "_idle_max", "_idle_s", "address", "closed", "last_edited", "last_head")
 
     def __init__(self, address: str, *, idle_s: float, idle_max: int) -> None:
         self.address = address
         self.closed = False
+        # A server's heads are alike for as long as its clock shows the same second.
+        self.last_head = b""
+        self.last_edited = b""
         self._idle_s = idle_s
         self._idle_max = idle_max
         self._idle: list[UpstreamConnection] = []  # given back at `idle_since`: ascending

@@ -56,6 +56,7 @@ class Client(asyncio.Protocol):
         "_tracked",
         "_upstream",
         "_write_paused",
+        "bodiless",
         "half_closed",
         "head",
         "keep",
@@ -73,6 +74,7 @@ class Client(asyncio.Protocol):
         self._stuck = False  # the client does not read its answers: no further request is begun
         self._attempt = 0  # at connecting; an older attempt's result is nobody's any more
         self.half_closed = False
+        self.bodiless = False  # HEAD: the answer has the head of one with a body
         self.keep = True
         self.head: RequestHead | None = None
         self._id = b""
@@ -210,6 +212,7 @@ class Client(asyncio.Protocol):
         now = self._started = _now()
         self.head = head
         self.keep = head.keep
+        self.bodiless = head.line.bodiless
         id = self._id = head.id or edge.minter.mint()
         router = edge.router
         if router.candidate is None:
@@ -234,9 +237,10 @@ class Client(asyncio.Protocol):
             if self._sent_bytes > edge.settings.retry_bytes_max:
                 self._sent = None
             upstream.serve(self, data)
-        tape = self._tape = edge.capture.begin(id)
-        if tape is not None:
-            tape.add_request(data)
+        if edge.capture.on:
+            tape = self._tape = edge.capture.begin(id)
+            if tape is not None:
+                tape.add_request(data)
 
     def _forward(self, data: bytes) -> None:
         upstream = self._upstream
@@ -316,9 +320,6 @@ class Client(asyncio.Protocol):
 
     # Giving the response back; called by the upstream connection.
 
-    def wants_no_body(self) -> bool:
-        return self.head is not None and self.head.line.method == b"HEAD"
-
     def may_tunnel(self) -> bool:
         return self.head is not None and bool(self.head.upgrade)
 
@@ -342,7 +343,10 @@ class Client(asyncio.Protocol):
             parts = (head, REQUEST_ID, self._id, self._slot.answer_head, tail)
         else:
             parts = (head, REQUEST_ID, self._id, self._slot.answer_head + CONNECTION_CLOSE, tail)
-        self.write(b"".join(parts))
+        data = b"".join(parts)
+        self.transport.write(data)
+        if self._tape is not None:
+            self._tape.add_response(data)
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
@@ -431,7 +435,7 @@ class Client(asyncio.Protocol):
                 id=self._id,
                 answer_head=self._slot.answer_head,
                 keep=keep,
-                bodiless=self.wants_no_body(),
+                bodiless=self.head is not None and self.bodiless,
             )
         )
 

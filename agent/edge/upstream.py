@@ -205,21 +205,28 @@ class UpstreamConnection(asyncio.Protocol):
         client.tunnel()
 
     def _final(self, client: "Client", status: int, data: bytes, end: int) -> None:
-        if client.wants_no_body():
+        if client.bodiless:
             self._bodiless(client, status, data, end)
             return
         if not self._feed(data):
             self._broken(client)
             return
+        text = data[:end]
+        pool = self.pool
+        if text != pool.last_head:
+            pool.last_edited = edit_response(data, end)
+            pool.last_head = text
         if self._complete:
-            client.answer(status, edit_response(data, end), data[end:])
-            self._finish(client)
+            client.answer(status, pool.last_edited, data[end:])
+            self.client = None
+            self.served += 1
+            client.finished(self, keep=self._keep)
             return
         self._sized = is_sized(data, end)
         if not self._sized:
             client.keep = False  # only the end of the connection tells the client where it ends
         self._in_body = True
-        client.answer(status, edit_response(data, end), data[end:])
+        client.answer(status, pool.last_edited, data[end:])
 
     def _bodiless(self, client: "Client", status: int, data: bytes, end: int) -> None:
         """The answer to HEAD: a parser of its own, for ours would wait for the body."""
