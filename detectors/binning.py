@@ -295,12 +295,13 @@ class Binner:
         self, x: NDArray[np.float32], hits: Counts, which: NDArray[np.int64], beyond: Counts
     ) -> None:
         """Compare with the limits, exactly, only features with values off the grid."""
-        off = np.flatnonzero(
-            (hits[:, 1] + hits[:, CELLS - 1] > 0) | self._always_outside_check[which]
-        )
-        if len(off):
-            beyond[0, off] += np.count_nonzero(x[off] < self._low[which[off]], axis=1)
-            beyond[1, off] += np.count_nonzero(x[off] > self._high[which[off]], axis=1)
+        off = (hits[:, 1] + hits[:, CELLS - 1] > 0) | self._always_outside_check[which]
+        for row in np.flatnonzero(off):
+            values, low, high = x[row], self._low[which[row], 0], self._high[which[row], 0]
+            # the extremes are cheaper than two comparisons, and nearly always settle it
+            if np.fmin.reduce(values) < low or np.fmax.reduce(values) > high:
+                beyond[0, row] += np.count_nonzero(values < low)
+                beyond[1, row] += np.count_nonzero(values > high)
 
 
 def count_sorted(values: Column, bins: NumericBins) -> Counts:

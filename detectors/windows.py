@@ -2,7 +2,7 @@
 
 A ring holds four slots, filled one after the other; each is a quarter of the ring's rows. A window
 covers about the rows it is named for: at least three quarters of them once so many have come, and
-at most one tick more than all.
+at most a quarter and one tick more than all.
 """
 
 from collections.abc import Mapping

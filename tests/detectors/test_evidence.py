@@ -139,6 +139,8 @@ def test_a_rare_bin_falling_empty_is_no_evidence() -> None:
     counts = np.array(profile.counts)
     counts[MISSING] = counts[OUTSIDE] = 0
     quiet = replace(SHAPE, features=(replace(profile, counts=tuple(counts.tolist())),))
+    decreases = score_bank(quiet.features[0]).weights[[SCORES - 5, SCORES - 1]]
+    assert decreases.tolist() == [0, 0]
     watching = Monitor(quiet)
     ideal = (quiet.features[0].probabilities() * 1_000_000).astype(np.int64)[None, :]
     ideal[0, [MISSING, OUTSIDE]] = 0

