@@ -7,7 +7,7 @@ two finds the run again and performs its outstanding commands once more, which d
 import asyncio
 import json
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from agent.webhook_wiring import callback_root, guarded_client, targets
 from detectors import Reading
 from retrain.bundle import unpack
 from retrain.decision import Action, Because, Decision, Finding
-from retrain.ledger import Kind, Ledger, LedgerError
-from retrain.policy import Ending, Policy, PolicyState, Request, Role, View
+from retrain.ledger import Ledger, LedgerError
+from retrain.policy import Ending, Policy, Request, Role, View
+from retrain.policy_store import PolicyStore
 from retrain.run import ENDS, Run, RunLimits, RunState, Via, outstanding, run_id
 from retrain.run_dialogue import (
     ArtifactSource,
@@ -42,7 +43,7 @@ from retrain.run_store import RunStore
 from retrain.runners.local import JobHandle, JobLimits, LocalRunner, pipeline_argv
 from retrain.schedule import Schedule
 from retrain.triggers import DriftRule, Quality, QualityRule, Rule, ScheduleRule
-from retrain.webhooks.bodies import Ask, EventType
+from retrain.webhooks.bodies import Ask, EventType, drift_changed
 from retrain.webhooks.callback import CallbackMalformed, CallbackRefused, Inbox
 from retrain.webhooks.delivery import Delivery
 from retrain.webhooks.fetch import FetchError, fetch
@@ -50,12 +51,7 @@ from retrain.webhooks.outbox import Outbox
 
 log = structlog.get_logger("remora.retraining")
 
-POLICY_TABLE = ("CREATE TABLE policy (model TEXT PRIMARY KEY, state TEXT NOT NULL)",)
 FINDINGS_STANDING_MAX = 5_000
-# Decisions to hold are for the page; only those that stopped somebody go into the ledger.
-HOLDS_RECORDED = frozenset(
-    {Because.IN_FLIGHT, Because.BUSY, Because.COOLDOWN, Because.BUDGET, Because.ROLE}
-)
 
 Submit = Callable[[Run, Path], Coroutine[Any, Any, None]]
 
@@ -87,7 +83,7 @@ class Retraining:
         self._clock = clock
         self._callback_root = callback_root(config, state_dir)
         self._targets = targets(config, self._callback_root)
-        ledger.migrate("policy", POLICY_TABLE)
+        self._policy_store = PolicyStore(ledger, config.model.name)
         self.outbox = Outbox(ledger)
         self.runs = RunStore(ledger, self.outbox, self._targets)
         self._inbox = Inbox(ledger, self._callback_root)
@@ -102,13 +98,12 @@ class Retraining:
             clock=clock,
         )
         self._policy = policy(config, self._role)
-        self._state = self._load()
+        self._state = self._policy_store.load()
         self._standing: dict[tuple[str, ...], Finding] = {}
         self._jobs: dict[str, JobHandle] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._delivering: asyncio.Task[None] | None = None
         self.last_decision: Decision | None = None
-        self._last_hold = ""
 
     # Life.
 
@@ -161,11 +156,15 @@ class Retraining:
         if self._role is Role.SIDECAR:
             return
         key = f"{finding['subject']}|{finding['at']}|{finding['row']}|{finding['version']}"
+        self.publish(event, key, drift_changed(model=self._config.model.name, finding=finding))
+
+    def publish(self, event: str, key: str, data: Mapping[str, Any]) -> None:
+        """One event for everybody who wants it; the same key again has no effect."""
         with self._ledger.transaction():
             for name, target in self._targets.items():
                 if event in target.events:
                     self.outbox.enqueue(
-                        key=key, target=name, event_type=event, at=self._clock(), data=finding
+                        key=key, target=name, event_type=event, at=self._clock(), data=data
                     )
         self.delivery.wake()
 
@@ -186,12 +185,9 @@ class Retraining:
         )
         with self._ledger.transaction():
             state, decision = self._policy.decide(self._state, view, now)
-            if state != self._state:
-                self._store(state)
+            self._policy_store.keep(state, decision if _worth_noting(decision) else None)
             commands: tuple[Command, ...] = ()
-            if decision.action is Action.HOLD:
-                self._note_hold(decision, request is not None)
-            else:
+            if decision.action is not Action.HOLD:
                 commands = self._request(decision, now)
         self._state = state
         self.last_decision = decision
@@ -201,28 +197,10 @@ class Retraining:
             self.delivery.wake()
         return decision
 
-    def _note_hold(self, decision: Decision, asked: bool) -> None:
-        """A hold that stopped something is recorded once, not at every look."""
-        said = f"{decision.because}|{decision.policy}|{sorted(_subjects(decision))}"
-        if decision.because in HOLDS_RECORDED and (asked or said != self._last_hold):
-            self._record(decision)
-        self._last_hold = said
-
-    def _record(self, decision: Decision) -> None:
-        self._ledger.append(
-            at=decision.at,
-            kind=Kind.DECISION,
-            subject=decision.id,
-            actor=decision.actor,
-            reason=decision.reason,
-            data=decision.to_json(),
-        )
-
     def _request(self, decision: Decision, now: float) -> tuple[Command, ...]:
         settings = self._config.retrain
         id = run_id(decision.id)
         public_url = self._config.admin.public_url
-        self._record(decision)
         ask = Ask(
             run_id=id,
             model=self._config.model.name,
@@ -245,19 +223,6 @@ class Retraining:
         )
         return commands
 
-    def _load(self) -> PolicyState:
-        rows = self._ledger.read(
-            "SELECT state FROM policy WHERE model = ?", (self._config.model.name,)
-        )
-        return PolicyState.from_json(json.loads(rows[0]["state"])) if rows else PolicyState()
-
-    def _store(self, state: PolicyState) -> None:
-        with self._ledger.transaction() as inside:
-            inside.execute(
-                "INSERT OR REPLACE INTO policy VALUES (?, ?)",
-                (self._config.model.name, json.dumps(state.to_json())),
-            )
-
     # Runs.
 
     def tick(self) -> None:
@@ -274,9 +239,8 @@ class Retraining:
 
     def ended(self, ending: Ending) -> None:
         """How the run in flight came out, gates included."""
-        state = self._policy.finished(self._state, ending)
-        self._store(state)
-        self._state = state
+        self._state = self._policy.finished(self._state, ending)
+        self._policy_store.keep(self._state)
 
     def _apply(self, id: str, event: Event, *, actor: str = "runner") -> Run:
         run, commands = self.runs.apply(id, event, self._clock(), actor=actor)
@@ -482,8 +446,9 @@ def _known(limit: float) -> float | None:
     return None if limit != limit else limit
 
 
-def _subjects(decision: Decision) -> list[str]:
-    return [str(finding.get("subject")) for finding in decision.findings]
+def _worth_noting(decision: Decision) -> bool:
+    """A quiet look is no news: only what started something, or stopped somebody, is kept."""
+    return decision.because not in (Because.QUIET, Because.STANDING)
 
 
 async def _cancelled(job: JobHandle) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from agent.admin.api import Api
 from agent.admin.auth import gatekeeper
 from agent.admin.server import AdminServer
 from agent.agent_view import AgentView
+from agent.capture import CaptureWriter
 from agent.config import Config
 from agent.controller import Controller
 from agent.edge_totals import EdgeTotals
@@ -69,6 +71,8 @@ class Agent:
             on_tick=self._on_tick,
             on_labelled=self._on_labelled,
         )
+        self.capture = _capture(config)
+        self._malformed: Counter[str] = Counter()  # of channels that are closed
         self._snapshot = Snapshot(state_dir / "snapshot.npz")
         self.server_resources = ServerResources.of(config, stable_address)
         self.agent_resources = AgentResources()
@@ -119,6 +123,8 @@ class Agent:
         await self.controller.stop()
         await self._save()
         self.intake.labels.close()
+        if self.capture is not None:
+            self.capture.close()
 
     def _every(self, wait_s: Callable[[], float], work: Callable[[], Awaitable[None]]) -> Any:
         async def repeat() -> None:
@@ -137,6 +143,7 @@ class Agent:
     def connect(self, sock: socket.socket) -> None:
         """A channel to an edge that has just started, or to the one there was before us."""
         if self._channel is not None:
+            self._malformed += self._channel.malformed
             self._channel.close()
         client_key = self.config.rollout.client_key
         channel = EdgeChannel(
@@ -155,6 +162,10 @@ class Agent:
         if self._channel is not None and not self._channel.closed:
             self._channel.send_route(route)
 
+    def channel_malformed(self) -> Counter[str]:
+        """Captured bytes that were no HTTP, by reason."""
+        return self._malformed + (self._channel.malformed if self._channel else Counter())
+
     def _on_counters(self, counters: EdgeCounters) -> None:
         self.totals.take(counters)
         self.controller.on_generation(counters.generation, counters.weight)
@@ -165,6 +176,8 @@ class Agent:
     # Rows, labels, readings.
 
     def _on_tick(self, tick: Tick) -> None:
+        if self.capture is not None:
+            self.capture.write(tick.batch)
         self.controller.on_tick(tick)
 
     def _on_labelled(self, joined: Sequence[Joined], readings: Sequence[Reading]) -> None:
@@ -222,6 +235,17 @@ def _reference(config: Config) -> Reference | None:
     if config.reference.path is None:
         return None
     return Reference.from_bytes(config.reference.path.read_bytes())
+
+
+def _capture(config: Config) -> CaptureWriter | None:
+    if not config.capture.enabled:
+        return None
+    return CaptureWriter(
+        config.capture_dir,
+        bytes_max=config.capture.bytes_max,
+        retention_s=config.capture.retention_s,
+        redact=config.capture.redact,
+    )
 
 
 def _salt(path: Path) -> bytes:

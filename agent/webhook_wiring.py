@@ -9,7 +9,9 @@ from pathlib import Path
 import httpx
 
 from agent.config import Config, WebhookTarget
-from retrain.webhooks.guard import Guard, GuardedTransport
+from retrain.webhooks.fetch import allowed_ports
+from retrain.webhooks.guard import Guard
+from retrain.webhooks.guard import guarded_client as guard_client
 from retrain.webhooks.sign import generate_secret, read_secret, read_secrets
 from retrain.webhooks.targets.catalog import TargetSettings, make_target
 from retrain.webhooks.targets.target import Target
@@ -58,11 +60,7 @@ def guarded_client(config: Config) -> httpx.AsyncClient:
     guard = Guard(
         allow_cidrs=tuple(ipaddress.ip_network(cidr) for cidr in config.webhooks.allow_cidrs),
         allow_http=config.webhooks.allow_http,
-        ports=frozenset(config.webhooks.ports),
+        # Artifacts are fetched with the same client, from hosts that name their port.
+        ports=frozenset(config.webhooks.ports) | allowed_ports(config.retrain.artifact_hosts),
     )
-    return httpx.AsyncClient(
-        transport=GuardedTransport(guard),
-        timeout=config.webhooks.timeout_s,
-        follow_redirects=False,
-        trust_env=False,
-    )
+    return guard_client(guard, timeout_s=config.webhooks.timeout_s)

@@ -1,0 +1,310 @@
+"""What the running agent shows of itself: the admin API's `View` over the topology.
+
+It reads and translates; every change goes through the controller. Lists are bounded here.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from agent.admin.view import CallbackAnswer, Json, Refused
+from agent.edge_totals import quantile
+from agent.families import RolloutFigures, ScrapeInput, families
+from agent.label_parsing import parse_labels
+from agent.version_watch import VersionWatch
+from detectors import Monitor
+from exporters.prometheus import Family
+
+if TYPE_CHECKING:
+    from agent.topology import Agent
+
+HISTORY_POINTS_MAX = 500
+FEATURE_HISTORIES_MAX = 500
+UNDECODED_SHOWN = 5
+
+
+class AgentView:
+    """Implements `agent.admin.view.View`."""
+
+    def __init__(self, agent: "Agent") -> None:
+        self._agent = agent
+        self._history: deque[Json] = deque(maxlen=HISTORY_POINTS_MAX)
+        self._features: dict[str, deque[Json]] = {}
+        self._last: tuple[float, int, int] | None = None  # at, requests, errors
+        self._last_durations: list[int] = []
+        self._exported: tuple[str, ...] = ()
+
+    # Reading.
+
+    def status(self) -> Json:
+        agent = self._agent
+        monitor = agent.intake.monitor
+        controller = agent.controller
+        reference = monitor.reference(monitor.stable)
+        watch = self._watch()
+        states = Counter(state.value for state in watch.data.states().values()) if watch else {}
+        return {
+            "model": agent.config.model.name,
+            "stable": controller.stable_facts(),
+            "role": agent.role,
+            "uptime_s": time.time() - agent.started_at,
+            "config_digest": agent.config.digest,
+            "protocol": dict(agent.intake.decoding.detected),
+            "reference": None
+            if reference is None
+            else {
+                "digest": reference.digest,
+                "rows": reference.rows,
+                "learnt": reference.learnt,
+                "accepted": reference.accepted,
+            },
+            "learning": None
+            if reference is not None
+            else {"rows": monitor.learnt_rows, "of": monitor.settings.learn_rows},
+            "sampling": {"rate": agent.config.sampling.rate},
+            "rows_total": monitor.rows_total,
+            "requests_total": agent.totals.requests,
+            "drops": dict(self._drops()),
+            "undecoded": list(agent.intake.last_errors)[-UNDECODED_SHOWN:],
+            "states": dict(states),
+            "concept": watch.concept.status if watch else "insufficient_data",
+            "quality": _quality(watch),
+            "labels": dict(agent.intake.labels.outcomes),
+            "rollout": controller.rollout_facts(),
+            "run": controller.run_facts(),
+            "decision": controller.decision_facts(),
+            "processes": agent.agent_resources.read(),
+            "server": dict(agent.server_resources.latest.values),
+            "absent": dict(agent.server_resources.latest.absent),
+        }
+
+    def features(self) -> list[Json]:
+        watch = self._watch()
+        if watch is None:
+            return []
+        return [entry for _, monitor in _monitors(watch) for entry in _feature_entries(monitor)]
+
+    def feature(self, name: str) -> Json | None:
+        watch = self._watch()
+        if watch is None:
+            return None
+        for _, monitor in _monitors(watch):
+            if name in monitor.names:
+                entry = next(e for e in _feature_entries(monitor) if e["name"] == name)
+                shown = monitor.distributions()[name]
+                bins = [
+                    {"label": label, "reference": p, "current": q}
+                    for label, p, q in zip(
+                        shown["labels"], shown["reference"], shown["current"], strict=True
+                    )
+                ]
+                return {**entry, "bins": bins, "history": list(self._features.get(name, ()))}
+        return None
+
+    def history(self) -> Json:
+        return {"points": list(self._history)}
+
+    def findings(self, *, limit: int) -> list[Json]:
+        newest = reversed(self._agent.intake.monitor.findings)
+        return [reading.to_json() for reading, _ in zip(newest, range(limit), strict=False)]
+
+    def rollouts(self) -> list[Json]:
+        return self._agent.controller.rollouts()
+
+    def runs(self) -> list[Json]:
+        return self._agent.controller.runs()
+
+    def versions(self) -> list[Json]:
+        return self._agent.controller.versions()
+
+    def quarantined(self) -> list[Json]:
+        return self._agent.controller.quarantined()
+
+    def ledger(self, *, after: int, limit: int) -> Json:
+        return self._agent.controller.ledger(after=after, limit=limit)
+
+    def ledger_verify(self) -> Json:
+        return self._agent.controller.ledger_verify()
+
+    def families(self) -> Sequence[Family]:
+        agent = self._agent
+        monitor = agent.intake.monitor
+        stable = agent.controller.stable_facts()
+        retraining = agent.controller.retraining
+        if not self._exported:
+            # Fixed once known: a series that comes and goes would break `increase()`.
+            schema = monitor.schema_learner.schema
+            self._exported = agent.config.export.features or schema.names
+        rollout = agent.controller.rollout_figures()
+        return families(
+            ScrapeInput(
+                model=agent.config.model.name,
+                version=stable["version"],
+                digest=stable["digest"] or "",
+                totals=agent.totals,
+                watches=monitor.watches(),
+                stable=monitor.stable,
+                features=self._exported,
+                max_series=agent.config.export.max_series,
+                rows_total=monitor.rows_total,
+                sampling_rate=agent.config.sampling.rate,
+                drops=self._drops(),
+                labels=agent.intake.labels.outcomes,
+                delays=agent.intake.delays,
+                server=agent.server_resources.latest,
+                processes=agent.agent_resources.read(),
+                runs=retraining.runs.totals(),
+                deliveries=retraining.delivery.deliveries,
+                outbox={state.value: n for state, n in retraining.outbox.counts().items()},
+                rollout=None if rollout is None else RolloutFigures(**rollout),
+                rollbacks=agent.controller.rollbacks,
+            )
+        )
+
+    def _watch(self) -> VersionWatch | None:
+        """The stable version's detectors, or what there is while its reference is learnt."""
+        monitor = self._agent.intake.monitor
+        return monitor.watch(monitor.stable) or monitor.provisional
+
+    def _drops(self) -> Counter[str]:
+        agent = self._agent
+        drops: Counter[str] = Counter()
+        drops.update(agent.totals.drops)
+        drops.update({str(reason): n for reason, n in agent.intake.decoding.dropped.items()})
+        drops.update(agent.intake.dropped)
+        drops.update(agent.intake.labels.dropped)
+        drops.update(agent.channel_malformed())
+        if agent.capture is not None:
+            drops.update(agent.capture.dropped)
+        return drops
+
+    # History, for the page.
+
+    def note(self, at: float) -> None:
+        """One point of the history: called every few seconds."""
+        totals = self._agent.totals
+        cells = totals.cells().values()
+        requests = sum(cell.requests for cell in cells)
+        errors = sum(n for cell in cells for code, n in cell.codes.items() if _failed(code))
+        bounds, counts = totals.durations()
+        point: Json = {"at": at, "requests_s": None, "error_ratio": None}
+        if self._last is not None and requests >= self._last[1]:
+            elapsed_s, fresh = at - self._last[0], requests - self._last[1]
+            point["requests_s"] = fresh / elapsed_s if elapsed_s > 0 else None
+            point["error_ratio"] = (errors - self._last[2]) / fresh if fresh else None
+            recent = [now - was for now, was in zip(counts, self._last_durations, strict=False)]
+            if len(recent) == len(counts):
+                point["p50_s"] = quantile(bounds, recent, 0.5)
+                point["p99_s"] = quantile(bounds, recent, 0.99)
+        self._last, self._last_durations = (at, requests, errors), counts
+        watch = self._watch()
+        if watch is not None:
+            self._note_watch(watch, point, at)
+        self._history.append(point)
+
+    def _note_watch(self, watch: VersionWatch, point: Json, at: float) -> None:
+        entries = [entry for _, monitor in _monitors(watch) for entry in _feature_entries(monitor)]
+        for entry in entries:
+            if entry["name"] in self._features or len(self._features) < FEATURE_HISTORIES_MAX:
+                history = self._features.setdefault(entry["name"], deque(maxlen=HISTORY_POINTS_MAX))
+                history.append({"at": at, "psi": entry["psi"], "evidence": entry["evidence"]})
+        if entries:
+            worst = max(entries, key=lambda entry: float(entry["psi"]))
+            point |= {
+                "psi_max": worst["psi"],
+                "feature": worst["name"],
+                "evidence_max": max(float(entry["evidence"]) for entry in entries),
+            }
+        quality = watch.metrics()
+        for metric in ("accuracy", "rmse"):
+            if metric in quality:
+                point[metric] = quality[metric].value
+
+    def state(self) -> Json:
+        """What a restart should still show."""
+        return {"history": list(self._history)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue the history of before the restart."""
+        self._history.extend(state["history"])
+
+    # Acting: translated, and handed to whoever does it.
+
+    async def take_labels(self, body: bytes, content_type: str) -> Json:
+        labels, rejected = parse_labels(body, content_type)
+        counts = self._agent.intake.take_labels(labels)
+        if counts is None:
+            raise Refused(503, "the label store cannot be written; try again later")
+        self._agent.intake.labels.outcomes["rejected"] += len(rejected)
+        names = ("joined", "pending", "not_sampled", "unmatched", "late", "corrected", "unchanged")
+        return {
+            **{name: counts.get(name, 0) for name in names},
+            "rejected": [{"index": r.index, "reason": r.reason.value} for r in rejected[:100]],
+            "rejected_total": len(rejected),
+        }
+
+    async def trigger(self, *, reason: str, policy: str | None, actor: str) -> Json:
+        return self._agent.controller.trigger(reason=reason, policy=policy, actor=actor)
+
+    async def rollout_start(self, *, candidate: str, strategy: str | None, actor: str) -> Json:
+        return await self._agent.controller.rollout_start(candidate, strategy, actor)
+
+    async def rollout_act(self, *, id: str, action: str, reason: str, actor: str) -> Json:
+        return await self._agent.controller.rollout_act(id, action, reason, actor)
+
+    async def rollback(self, *, to: str | None, reason: str, actor: str) -> Json:
+        return await self._agent.controller.rollback(to, reason, actor)
+
+    async def accept_reference(self, *, actor: str) -> Json:
+        return self._agent.controller.accept_reference(actor)
+
+    async def release(self, *, digest: str, actor: str) -> Json:
+        return self._agent.controller.release_digest(digest, actor)
+
+    async def callback(
+        self, *, run_id: str, headers: Mapping[str, str], body: bytes
+    ) -> CallbackAnswer:
+        return self._agent.controller.retraining.callback(run_id, dict(headers), body)
+
+
+def _monitors(watch: VersionWatch) -> list[tuple[str, Monitor]]:
+    found = [("feature", watch.data)]
+    if watch.prediction is not None:
+        found.append(("prediction", watch.prediction))
+    return found
+
+
+def _feature_entries(monitor: Monitor) -> list[Json]:
+    evidence, shift = monitor.evidence(), monitor.detectable_shift()
+    profiles = {p.name: p.kind for p in monitor.reference.features}
+    return [
+        {
+            "name": name,
+            "kind": profiles.get(name, "prediction"),
+            "evidence": evidence[name],
+            "evidence_threshold": monitor.evidence_threshold,
+            "detectable_shift": shift[name],
+            **figures,
+        }
+        for name, figures in monitor.effects().items()
+    ]
+
+
+def _quality(watch: VersionWatch | None) -> Json:
+    if watch is None:
+        return {}
+    return {
+        name: {
+            "value": estimate.value,
+            "lower": estimate.lower,
+            "upper": estimate.upper,
+            "rows": estimate.rows,
+            "basis": "realised",
+        }
+        for name, estimate in watch.metrics().items()
+    }
+
+
+def _failed(code: str) -> bool:
+    return code in ("5xx", "upstream_unreachable", "timeout")

@@ -1,0 +1,491 @@
+"""The performer of rollouts: events in from the edge, slots and people; commands out to them.
+
+The table in `retrain.rollout` decides. Here every step is first on disk, then performed; whatever
+was performed twice after a crash was asked for as a desired state, so twice is once.
+"""
+
+import asyncio
+import sqlite3
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from agent.admin.view import Refused
+from agent.config import Config
+from agent.labels import Joined
+from agent.monitor import ModelMonitor
+from agent.slots import Slots, verified
+from agent.sources.proxy import Outcome as EdgeOutcome
+from agent.sources.proxy import Route, Upstream
+from detectors import ProfileError, Reference
+from detectors.quality import class_name
+from retrain import artifact
+from retrain.analysis import Analysis, Arm, LabelledLoss, Outcome
+from retrain.assessment import Assessment
+from retrain.guards import AnalysisPlan
+from retrain.ledger import Ledger
+from retrain.registry import Registry, Version
+from retrain.rollout import DURABLE, ENDED, Rollout, RolloutPolicy, State, advance, begin
+from retrain.rollout import Refused as NotAdmitted
+from retrain.rollout_messages import (
+    BeginBake,
+    BeginStep,
+    InstallReference,
+    MakeStable,
+    Measured,
+    Notify,
+    Operator,
+    Restarted,
+    RestoreReference,
+    RolloutCommand,
+    RolloutEvent,
+    SetWeights,
+    SlotFailed,
+    SlotReady,
+    Started,
+    StartSlot,
+    StopSlot,
+    Tick,
+    WeightsConfirmed,
+)
+
+log = structlog.get_logger("remora.release")
+
+ASSESS_EVERY_S = 1.0
+SAVE_ANALYSIS_EVERY_S = 2.0
+STATE_NUMBER = {state: number for number, state in enumerate(State)}
+WATCHED = frozenset({State.CANARY, State.PROMOTING, State.BAKING, State.HELD})
+
+SendRoute = Callable[[Route], None]
+Publish = Callable[[sqlite3.Connection, Rollout, Notify], None]
+
+
+class Release:
+    """One model's rollouts: at most one that has not ended."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        ledger: Ledger,
+        registry: Registry,
+        slots: Slots,
+        monitor: ModelMonitor,
+        send_route: SendRoute,
+        tell_supervisor: Callable[[dict[str, Any]], None],
+        publish: Publish,
+        on_stable_changed: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._ledger = ledger
+        self.registry = registry
+        self._slots = slots
+        self._monitor = monitor
+        self._send_route = send_route
+        self._tell_supervisor = tell_supervisor
+        self._publish = publish
+        self._on_stable_changed = on_stable_changed
+        self._clock = clock
+        self.rollout: Rollout | None = None
+        self.assessment: Assessment | None = None
+        self._analysis: Analysis | None = None
+        self._boot = uuid.uuid4().hex
+        self._assess_at = self._save_at = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.rollbacks: Counter[str] = Counter()
+
+    # Life.
+
+    async def start(self) -> None:
+        """Take up the rollout that a stop or a crash interrupted; let go of slots left over."""
+        for record in self.registry.unused_slots():
+            if record.pid is not None:
+                await self._slots.stop(record.name)
+        found = self.registry.in_flight()
+        if found is None:
+            newest = self.registry.rollouts(1)
+            self.rollout = newest[0] if newest else None
+        else:
+            self.rollout = found
+            self._analysis = self._restored(found)
+            self.apply(Started(), actor="runner")
+            self.apply(Restarted(boot=self._boot), actor="runner")
+        self.route_again()
+
+    def _restored(self, rollout: Rollout) -> Analysis:
+        state = self.registry.analysis(rollout.id)
+        if state is not None:
+            try:
+                return Analysis.restore(plan(self._config), state)
+            except (KeyError, TypeError, ValueError) as error:
+                # Evidence lost costs time, never validity: the canary is watched from anew.
+                log.error("canary evidence not restored", error=repr(error))
+        return Analysis(plan(self._config))
+
+    async def stop(self) -> None:
+        """Save the evidence. Slots keep serving: they are not ours to end."""
+        if self._flying() is not None and self._analysis is not None and self.rollout is not None:
+            self.registry.save_analysis(self.rollout.id, self._analysis.state())
+        for task in list(self._tasks):
+            task.cancel()
+
+    def reconfigure(self, config: Config) -> None:
+        """The next rollout is made by these rules; one that is under way keeps its own."""
+        self._config = config
+
+    def _flying(self) -> Rollout | None:
+        rollout = self.rollout
+        return None if rollout is None or rollout.state in ENDED else rollout
+
+    @property
+    def busy(self) -> str | None:
+        """The rollout under way, in words; None when there is none."""
+        rollout = self._flying()
+        return None if rollout is None else f"rollout {rollout.id} ({rollout.state.value})"
+
+    # Beginning one.
+
+    async def begin(
+        self, digest: str, *, by_operator: bool, actor: str, strategy: str | None = None
+    ) -> Rollout:
+        """A rollout of a version of the registry. Raises `retrain.rollout.Refused` with its why."""
+        stable = self.registry.stable()
+        if stable is None or stable.digest is None:
+            raise NotAdmitted("no stable model is known yet")
+        version = self.registry.version(digest)
+        settings = self._config.rollout
+        if settings.candidate is None:
+            raise NotAdmitted("rollout.candidate is not set: nothing can serve a candidate")
+        whole = version is not None and await asyncio.to_thread(verified, version)
+        policy = rollout_policy(self._config)
+        if strategy is not None:
+            policy = replace(policy, strategy=_strategy(strategy))
+        rollout = Rollout(
+            id=f"rollout_{uuid.uuid4().hex[:12]}",
+            candidate=version.digest if version is not None else digest,
+            stable=stable.digest,
+            candidate_slot="B" if stable.name == "A" else "A",
+            stable_slot=stable.name,
+            policy=policy,
+            generation=self.registry.generation(),
+            boot=self._boot,
+        )
+        admission = self.registry.admission(
+            rollout.candidate, verified=whole, by_operator=by_operator
+        )
+        self.rollout = begin(rollout, admission, self._clock())
+        self._analysis = Analysis(plan(self._config))
+        self.assessment = None
+        assert version is not None
+        self._monitor.install(version.label, _reference_of(version))
+        self.apply(Started(actor=actor), actor=actor)
+        return self.rollout
+
+    # Events.
+
+    def apply(self, event: RolloutEvent, *, actor: str = "rollout") -> bool:
+        """Tell the rollout; whether it changed. On disk first, performed after."""
+        before = self.rollout
+        if before is None:
+            return False
+        now = self._clock()
+        moved, commands = advance(before, event, now)
+        if moved is before and not commands:
+            return False
+        self.registry.store(moved, commands, at=now, actor=actor, notify=self._publish)
+        self.rollout = moved
+        if moved.state is not before.state:
+            log.info("rollout moves", to=moved.state.value, reason=moved.reason, id=moved.id)
+            self._count(moved)
+        for command in commands:
+            self._perform(command)
+        return True
+
+    def _count(self, moved: Rollout) -> None:
+        if moved.state is State.ROLLING_BACK:
+            stop = self.assessment.hard_stop if self.assessment else None
+            self.rollbacks[stop or "evidence"] += 1
+        if moved.state in ENDED and not moved.promoted:
+            version = self.registry.version(moved.candidate)
+            if version is not None:
+                self._monitor.forget(version.label)
+
+    def on_generation(self, generation: int, weight: float) -> None:
+        """What the edge has in force, read back."""
+        rollout = self._flying()
+        if rollout is None or generation < rollout.generation:
+            return
+        wanted = 0.0 if rollout.promoted else rollout.weight
+        if abs(weight - wanted) < 1e-9:
+            self.apply(WeightsConfirmed(generation=generation))
+
+    def on_outcomes(self, outcomes: Sequence[EdgeOutcome]) -> None:
+        """Every request of both arms, while there are two."""
+        rollout, analysis = self._flying(), self._analysis
+        if rollout is None or analysis is None:
+            return
+        candidate = self._label(rollout.candidate)
+        clustered = self._config.rollout.client_key is not None
+        analysis.observe(
+            Outcome(
+                arm="candidate" if outcome.version == candidate else "stable",
+                at=outcome.at,
+                error=outcome.outcome != "ok" or outcome.status >= 500,
+                duration_s=outcome.duration_s,
+                key_hash=outcome.key if clustered else None,
+            )
+            for outcome in outcomes
+            # A client that left says nothing about the model.
+            if outcome.outcome != "client_disconnect"
+        )
+
+    def on_labelled(self, joined: Sequence[Joined]) -> None:
+        """Labels of either arm, as losses between 0 and 1."""
+        rollout, analysis = self._flying(), self._analysis
+        if rollout is None or analysis is None:
+            return
+        candidate, stable = self._label(rollout.candidate), self._label(rollout.stable)
+        losses = []
+        for row in joined:
+            if row.version not in (candidate, stable) or row.old_label is not None:
+                continue
+            arm: Arm = "candidate" if row.version == candidate else "stable"
+            wrong = row.prediction is None or class_name(row.prediction) != class_name(row.label)
+            if isinstance(row.prediction, float) and isinstance(row.label, float | int):
+                continue  # a regression's loss has no natural range: gates compare it instead
+            losses.append(LabelledLoss(arm=arm, at=row.predicted_at, loss=float(wrong)))
+        analysis.observe_losses(losses)
+
+    def on_invalid_output(self, version: str, what: str) -> None:
+        """A model answered NaN or infinity."""
+        rollout, analysis = self._flying(), self._analysis
+        if rollout is not None and analysis is not None:
+            arm: Arm = "candidate" if version == self._label(rollout.candidate) else "stable"
+            analysis.observe_invalid_output(arm, what)
+
+    async def tick(self) -> None:
+        """Renew the lease, measure, let time pass, look after the slots."""
+        for failure in await self._slots.failed():
+            self.apply(SlotFailed(slot=failure.slot, digest=failure.digest, reason=failure.reason))
+        rollout = self._flying()
+        if rollout is None:
+            return
+        now = self._clock()
+        self.route_again()
+        analysis = self._analysis
+        if analysis is not None and rollout.state in WATCHED and now >= self._assess_at:
+            self._assess_at = now + ASSESS_EVERY_S
+            self.assessment = analysis.assess(now)
+            self.apply(Measured(assessment=self.assessment))
+            if now >= self._save_at:
+                self._save_at = now + SAVE_ANALYSIS_EVERY_S
+                self.registry.save_analysis(rollout.id, analysis.state())
+        self.apply(Tick())
+
+    # People.
+
+    def operate(self, id: str, action: str, reason: str, actor: str) -> Rollout:
+        """promote, abort, pause or resume. Raises `Refused`."""
+        rollout = self.rollout
+        if rollout is None or rollout.id != id:
+            raise Refused(404, f"no rollout {id} that could {action}")
+        done = self.apply(Operator(action=action, actor=actor, reason=reason), actor=actor)  # type: ignore[arg-type]
+        if not done:
+            raise Refused(409, f"rollout {id} is {rollout.state.value}: it cannot {action}")
+        assert self.rollout is not None
+        return self.rollout
+
+    async def roll_back(self, to: str | None, reason: str, actor: str) -> Rollout:
+        """To the version before, or to a version of the registry by name. Raises `Refused`."""
+        rollout = self.rollout
+        if to is not None and (rollout is None or self._names(rollout.stable, to) is False):
+            return await self._forward_to(to, actor)
+        if rollout is None:
+            raise Refused(409, "there is no version before this one")
+        done = self.apply(Operator(action="rollback", actor=actor, reason=reason), actor=actor)
+        if not done:
+            raise Refused(409, f"rollout {rollout.id} is {rollout.state.value}: nothing to go back")
+        assert self.rollout is not None
+        return self.rollout
+
+    async def _forward_to(self, to: str, actor: str) -> Rollout:
+        """Going back further than one version is a rollout of its own, without a canary."""
+        if self.registry.version(to) is None:
+            raise Refused(404, f"no version {to} in the registry")
+        try:
+            return await self.begin(to, by_operator=True, actor=actor, strategy="immediate")
+        except NotAdmitted as error:
+            raise Refused(409, str(error)) from error
+
+    def _names(self, digest: str, name: str) -> bool:
+        return name in (digest, self._label(digest))
+
+    # Performing.
+
+    def _perform(self, command: RolloutCommand) -> None:
+        match command:
+            case StartSlot():
+                self._begin(self._start_slot(command))
+            case StopSlot(slot=slot):
+                self._begin(self._stop_slot(slot))
+            case SetWeights() | BeginStep():
+                if isinstance(command, BeginStep) and self._analysis is not None:
+                    self._analysis.begin_step(
+                        step=command.step, weight=command.weight, at=self._clock()
+                    )
+                self.route_again()
+            case MakeStable(slot=slot, digest=digest):
+                self.registry.make_stable(
+                    slot, at=self._clock(), actor="rollout", reason=f"{digest} is stable"
+                )
+                self._announce_stable()
+            case BeginBake():
+                if self._analysis is not None:
+                    self._analysis.begin_bake(self._clock())
+            case InstallReference(digest=digest) | RestoreReference(digest=digest):
+                self._use_reference(digest)
+            case _:
+                assert isinstance(command, DURABLE)  # written with the rollout
+
+    def _use_reference(self, digest: str) -> None:
+        """Detection goes on against what this version was made from; nothing stays latched."""
+        version = self.registry.version(digest)
+        label = self._label(digest)
+        self._monitor.install(label, None if version is None else _reference_of(version))
+        self._monitor.make_stable(label)
+        self._on_stable_changed()
+
+    def _announce_stable(self) -> None:
+        stable = self.registry.stable()
+        assert stable is not None
+        label = self._label(stable.digest or "")
+        address = self._slots.address(stable.name)
+        self._tell_supervisor({"type": "stable", "address": address, "version": label})
+        self.route_again()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start_slot(self, command: StartSlot) -> None:
+        try:
+            await self._slots.start(command.slot, command.digest)
+        except (OSError, ValueError, TimeoutError) as error:
+            failed = SlotFailed(
+                slot=command.slot,
+                digest=command.digest,
+                reason=str(error)[:300] or type(error).__name__,
+                attempt=command.attempt,
+            )
+            self.apply(failed)
+            return
+        self.apply(SlotReady(slot=command.slot, digest=command.digest))
+
+    async def _stop_slot(self, slot: Any) -> None:
+        await self._slots.stop(slot)
+
+    # The route.
+
+    def route_again(self) -> None:
+        """The desired route, with its lease renewed: at each tick and to each new edge."""
+        stable = self.registry.stable()
+        if stable is None or stable.digest is None:
+            return
+        rollout = self._flying()
+        generation = self.registry.generation()
+        candidate: Upstream | None = None
+        weight = 0.0
+        if rollout is not None:
+            # During the bake the old model stays known at weight 0: requests are still watched.
+            other = rollout.stable_slot if rollout.promoted else rollout.candidate_slot
+            digest = rollout.stable if rollout.promoted else rollout.candidate
+            address = self._slots.address(other)
+            if other != stable.name and address is not None:
+                candidate = Upstream(address=address, version=self._label(digest))
+                weight = 0.0 if rollout.promoted else rollout.weight
+        address = self._slots.address(stable.name)
+        if address is None:
+            return
+        self._send_route(
+            Route(
+                generation=generation,
+                stable=Upstream(address=address, version=self._label(stable.digest)),
+                candidate=candidate,
+                weight=weight,
+                lease_s=self._config.rollout.lease_s,
+            )
+        )
+
+    def _label(self, digest: str) -> str:
+        version = self.registry.version(digest)
+        return version.label if version is not None else digest[:19]
+
+    def label(self, digest: str) -> str:
+        """The version label of a digest: what metrics and routes call it."""
+        return self._label(digest)
+
+
+def plan(config: Config) -> AnalysisPlan:
+    """How sure the canary must be, from the configuration."""
+    rollout = config.rollout
+    return AnalysisPlan(
+        alpha_rollback=rollout.alpha_rollback,
+        alpha_promote=rollout.alpha_promote,
+        delta_error=rollout.delta.error,
+        delta_slow=rollout.delta.slow,
+        delta_quality=rollout.delta.quality,
+        margin_error=rollout.margin.error,
+        margin_slow=rollout.margin.slow,
+        margin_quality=rollout.margin.quality,
+        slo_latency_s=rollout.slo_latency_s,
+        clustered=rollout.client_key is not None,
+    )
+
+
+def rollout_policy(config: Config) -> RolloutPolicy:
+    """How far, how fast, how long, from the configuration."""
+    rollout = config.rollout
+    ready_s = rollout.candidate.ready_timeout_s if rollout.candidate is not None else 0.0
+    return RolloutPolicy(
+        strategy=rollout.strategy,
+        steps=tuple(rollout.steps),
+        step_requests_min=rollout.step_requests_min,
+        promote_requests_min=rollout.promote_requests_min,
+        step_s_min=rollout.step_s_min,
+        total_s_min=rollout.total_s_min,
+        duration_s_max=rollout.duration_s_max,
+        on_inconclusive=rollout.on_inconclusive,
+        bake_s=rollout.bake_s,
+        bake_requests=rollout.bake_requests,
+        staging_s_max=max(600.0, 3 * ready_s),
+    )
+
+
+def _strategy(name: str) -> Any:
+    if name not in ("canary", "immediate"):
+        raise NotAdmitted(f"strategy {name!r} is none of canary, immediate")
+    return name
+
+
+def _reference_of(version: Version) -> Reference | None:
+    """The profile an artifact carries; None when there is none, or it cannot be read."""
+    if version.directory is None:
+        return None
+    path = Path(version.directory) / artifact.REFERENCE
+    try:
+        return Reference.from_bytes(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ProfileError) as error:
+        log.error(
+            "the artifact's reference cannot be read", digest=version.digest, error=str(error)
+        )
+        return None
