@@ -43,7 +43,12 @@ def build_parser() -> Parser:
         " retrained, and rolls the new model out or back.",
         epilog="example:\n  remora run --upstream http://127.0.0.1:8000",
     )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument(
+        "--version",
+        dest="print_version",  # commands have a `version` of their own
+        action="store_true",
+        help="print the version and exit",
+    )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for group in GROUPS:
         importlib.import_module(f"agent.cli.{group}").add(subparsers)
@@ -55,7 +60,7 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         parser = build_parser()
         parsed = parser.parse_args(arguments)
-        if parsed.version:
+        if parsed.print_version:
             return _print_version()
         if parsed.command is None:
             parser.error("no command given")

@@ -48,8 +48,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     add("--admin", metavar="HOST:PORT", help="admin API and page (default 127.0.0.1:9311)")
     add("--reference", metavar="FILE", help="profile to compare with (default: learnt)")
     add("--model", metavar="NAME", help="name of the model, a label of every metric")
-    # `version` is the parser's own flag too, so this one has a destination of its own.
-    add("--version", metavar="V", dest="model_version", help="version of the stable model")
+    add("--version", metavar="V", help="version of the stable model")
     add(
         "--role",
         choices=("all", "sidecar", "controller"),
@@ -62,10 +61,7 @@ def load_with_flags(args: argparse.Namespace) -> "Config":
     """The configuration of file, environment and flags. May raise ConfigError."""
     from agent.config import ConfigError, Problem, check_role, load_config
 
-    overrides = {
-        key: getattr(args, "model_version" if flag == "version" else flag)
-        for flag, key in FLAGS.items()
-    }
+    overrides = {key: getattr(args, flag) for flag, key in FLAGS.items()}
     config = load_config(args.config, environ=os.environ, overrides=overrides)
     where = str(args.config) if args.config else "command line"
     problems = tuple(

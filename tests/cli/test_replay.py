@@ -1,0 +1,195 @@
+"""`reference build|show|merge` and `replay` on a stream with known change points."""
+
+import csv
+import gzip
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+
+Remora: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
+Refusal: TypeAlias = Callable[..., str]
+
+STREAM = Path(__file__).resolve().parent.parent / "data" / "credit_drift_quarter.csv.gz"
+QUIET_ROWS = 3_000  # the income rises here
+LABELLED = ("--target", "default", "--prediction", "said")
+
+
+def write_csv(path: Path, names: list[str], rows: Any) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([names, *rows])
+    return path
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rows before anything happens."""
+    path = tmp_path_factory.mktemp("data") / "quiet.csv"
+    with gzip.open(STREAM, "rt", encoding="utf-8") as stream:
+        path.write_text("".join(next(stream) for _ in range(QUIET_ROWS)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(remora: Remora, quiet: Path) -> Path:
+    out = quiet.parent / "reference.json"
+    done = remora("reference", "build", quiet, "--out", out, "--tick-rows", "500")
+    assert done.returncode == 0, done.stderr
+    assert "not visible: prediction drift" in done.stdout
+    return out
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A classifier that is wrong in 10 % of rows; in the second file in 35 % from row 6,000."""
+    rng = np.random.default_rng(5)
+    directory = tmp_path_factory.mktemp("labelled")
+    paths = []
+    for name, rate in (("before", 0.1), ("after", 0.35)):
+        x, truth = rng.normal(size=12_000), rng.integers(0, 2, 12_000)
+        wrong = rng.random(12_000) < np.where(np.arange(12_000) < 6_000, 0.1, rate)
+        rows = zip(range(12_000), x.round(4), truth ^ wrong, truth, strict=True)
+        paths.append(write_csv(directory / f"{name}.csv", ["t", "x", "said", "default"], rows))
+    return paths[0], paths[1]
+
+
+def test_the_reference_says_what_it_sees(remora: Remora, reference: Path) -> None:
+    shown = json.loads(remora("reference", "show", reference, "--json").stdout)
+    assert shown["rows"] == QUIET_ROWS - 1
+    shifts = {feature["name"]: feature["detectable_shift"] for feature in shown["features"]}
+    assert set(shifts) >= {"income", "region"}
+    assert all(0 < shift < 0.5 for shift in shifts.values())
+
+
+def test_replay_finds_what_happened_and_when(
+    remora: Remora, reference: Path, tmp_path: Path
+) -> None:
+    events = tmp_path / "events.jsonl"
+    flags = ("--reference", reference, "--events", events)
+    done = remora("replay", STREAM, *flags, "--fail-on-drift")
+    assert done.returncode == 1, done.stderr
+    assert "rows/s" in done.stdout
+    readings = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()]
+    drifts = [reading for reading in readings if reading["state"] == "drift"]
+    assert {reading["subject"] for reading in drifts} == {"income", "tenure_years"}
+    first = drifts[0]
+    assert (first["subject"], first["kind"], first["at"]) == ("income", "data_drift", None)
+    assert 3_000 < first["row"] <= 4_500
+    assert first["effect"]["value"] >= 0.1
+    assert first["reference"] == json.loads(reference.read_bytes())["digest"]
+
+
+def test_replay_is_the_same_every_time_and_however_the_file_is_read(
+    remora: Remora, reference: Path, tmp_path: Path
+) -> None:
+    with gzip.open(STREAM, "rt", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    kept = [
+        {k: float(v) if k not in ("channel", "region") else v for k, v in row.items() if v}
+        for row in rows
+    ]
+    lines = tmp_path / "stream.jsonl"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    written = []
+    for number, data in enumerate((STREAM, STREAM, lines)):
+        events = tmp_path / f"{number}.jsonl"
+        remora("replay", data, "--reference", reference, "--events", events)
+        written.append(events.read_bytes())
+    assert written[0]
+    assert written[0] == written[1] == written[2]
+
+
+def test_quiet_rows_pass(remora: Remora, reference: Path, quiet: Path) -> None:
+    done = remora("replay", quiet, "--reference", reference, "--fail-on-drift", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["readings"] == []
+    assert answer["not_watched"] == ["prediction drift", "concept drift"]
+
+
+def test_labels_bring_concept_drift_after_their_delay(
+    remora: Remora, labelled: tuple[Path, Path], tmp_path: Path
+) -> None:
+    before, after = labelled
+    out = tmp_path / "reference.json"
+    built = remora("reference", "build", before, *LABELLED, "--timestamp", "t", "--out", out)
+    assert "of 12000" in built.stdout, built.stderr
+    found = {}
+    for delay in (0, 3_000):
+        flags = (*LABELLED, "--timestamp", "t", "--label-delay", str(delay), "--json")
+        done = remora("replay", after, "--reference", out, *flags)
+        answer = json.loads(done.stdout)
+        drifts = [r for r in answer["readings"] if r["state"] == "drift"]
+        assert [r["kind"] for r in drifts] == ["concept_drift"]
+        assert answer["labelled_rows"] == 12_000 - delay
+        assert answer["not_watched"] == []
+        found[delay] = drifts[0]["row"]
+        assert drifts[0]["at"] is not None
+    assert 6_000 < found[0] <= 9_000
+    assert found[3_000] == found[0] + 3_000
+
+
+def test_a_score_stands_for_its_class(
+    remora: Remora, labelled: tuple[Path, Path], tmp_path: Path
+) -> None:
+    _, after = labelled
+    out = tmp_path / "reference.json"
+    flags = ("--target", "default", "--score", "said", "--ignore", "t", "--out", out, "--json")
+    built = json.loads(remora("reference", "build", after, *flags).stdout)
+    assert built["prediction"]["name"] == "said"
+    wrong, rows = (int(n) for n in built["errors in labelled rows"].split(" of "))
+    assert rows == 12_000
+    assert 2_400 < wrong < 3_000
+
+
+def test_parts_merge_to_the_whole(remora: Remora, quiet: Path, tmp_path: Path) -> None:
+    lines = quiet.read_text(encoding="utf-8").splitlines(keepends=True)
+    parts = []
+    for number, rows in enumerate((lines[1:1_500], lines[1_500:])):
+        part = tmp_path / f"{number}.csv"
+        part.write_text("".join([lines[0], *rows]), encoding="utf-8")
+        remora("reference", "build", part, "--out", tmp_path / f"{number}.json")
+        parts.append(tmp_path / f"{number}.json")
+    out = tmp_path / "both.json"
+    merged = json.loads(remora("reference", "merge", *parts, "--out", out, "--json").stdout)
+    assert merged["rows"] == len(lines) - 1
+
+
+def test_rows_in_no_order_are_said(remora: Remora, tmp_path: Path) -> None:
+    rows = [(t, t % 7) for t in (*range(500, 1_000), *range(500))]
+    data = write_csv(tmp_path / "a.csv", ["t", "x"], rows)
+    flags = ("--timestamp", "t", "--out", tmp_path / "r.json", "--json")
+    done = remora("reference", "build", data, *flags)
+    assert "not in the order of t" in done.stderr
+    assert json.loads(done.stdout)["calibrated to order"] is False
+
+
+def test_what_cannot_be_built_or_replayed_is_one_line(
+    refusal: Refusal, reference: Path, quiet: Path, tmp_path: Path
+) -> None:
+    build = ("reference", "build", quiet, "--out", tmp_path / "r.json")
+    assert "did you mean 'income'?" in refusal(*build, "--target", "incom")
+    empty = write_csv(tmp_path / "empty.csv", ["x"], [])
+    assert "holds no rows" in refusal("reference", "build", empty, "--out", tmp_path / "r")
+    assert "cannot be written" in refusal(
+        "reference", "build", quiet, "--out", tmp_path / "absent" / "r.json"
+    )
+    ragged = write_csv(tmp_path / "ragged.csv", ["x", "y"], [(1, 2), (1,)])
+    line = refusal("replay", ragged, "--reference", reference)
+    assert "ragged.csv:3: has 1 fields where the header has 2" in line
+    assert "digest does not match" in refusal(
+        "replay", quiet, "--reference", altered(reference, tmp_path)
+    )
+    assert not (tmp_path / "r.json").exists()
+
+
+def altered(reference: Path, tmp_path: Path) -> Path:
+    tree = json.loads(reference.read_bytes())
+    tree["rows"] += 1
+    path = tmp_path / "altered.json"
+    path.write_text(json.dumps(tree), encoding="utf-8")
+    return path
