@@ -8,6 +8,7 @@ themselves, upstream and load share another. CPU time is the kernel's own accoun
 
     python benchmarks/edge.py --rounds 5 --seconds 2
 
+System calls are counted with one connection, where none can be shared by several requests.
 Compare ratios within one run only. Needs the Debian packages nginx, wrk and strace.
 """
 
@@ -290,7 +291,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
                     )
             cpu[connections] = {name: statistics.median(each) for name, each in rounds.items()}
         calls = {
-            proxy.name: calls_per_request(proxy, script, connections=16)
+            proxy.name: calls_per_request(proxy, script, connections=1)
             for proxy in proxies
             if proxy.name != "aiohttp"
         }

@@ -5,6 +5,7 @@ where that is; llhttp says whether the bytes are HTTP at all. Whenever the two d
 is refused. That agreement is what keeps one request from hiding inside another.
 """
 
+import re
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -12,6 +13,9 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from agent.edge.heads import ChunkedEnd, HeadReader, RequestHead, add_forwarded, edit_request
 
 _HEAD_KEPT_BYTES_MAX: Final = 2_048
+
+
+_BARE_LINE_FEED: Final = re.compile(rb"(?<!\r)\n")
 
 
 class Refused(ValueError):
@@ -132,3 +136,19 @@ class RequestFraming:
         if self.peer:
             edited = add_forwarded(edited, self.peer)
         return edited + data[end:]
+
+
+def without_empty_lines(data: bytes) -> bytes:
+    while data.startswith(b"\r\n"):  # allowed before a request line (RFC 9112 2.2)
+        data = data[2:]
+    return data
+
+
+def has_bare_line_feed(data: bytes) -> bool:
+    """Such a head would be awaited for ever: its end is looked for with carriage returns."""
+    return _BARE_LINE_FEED.search(data) is not None
+
+
+def peer_of(name: object) -> bytes:
+    """The client's address as X-Forwarded-For has it; over a Unix socket there is none."""
+    return str(name[0]).encode() if isinstance(name, tuple) else b"unknown"

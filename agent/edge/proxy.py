@@ -7,87 +7,44 @@ each is routed, answered and counted by itself and the order stays right.
 """
 
 import asyncio
-import re
 import time
 from typing import TYPE_CHECKING, Final, cast
 
-from agent.edge.answers import CONNECTION_CLOSE, REQUEST_ID, error_answer
 from agent.edge.channel import OUTCOME_NAMES
-from agent.edge.framing import Refused, RequestFraming
+from agent.edge.framing import (
+    Refused,
+    RequestFraming,
+    has_bare_line_feed,
+    peer_of,
+    without_empty_lines,
+)
 from agent.edge.heads import RequestHead
+from agent.edge.in_flight import BODY, CLOSED, IDLE, LINGER, TUNNEL, WAIT, InFlight
 from agent.edge.upstream import TIMEOUT, UNREACHABLE, UpstreamConnection
 
 if TYPE_CHECKING:
-    from agent.edge.capture import Tape
-    from agent.edge.counters import Cell
     from agent.edge.edge import Edge
-    from agent.edge.routing import Slot
 
-# Where a connection is: between requests; reading a body; all read and the answer awaited; passing
-# bytes both ways; throwing away what a refused client still sends; gone.
-IDLE, BODY, WAIT, TUNNEL, LINGER, CLOSED = range(6)
 OK: Final = OUTCOME_NAMES.index("ok")
 DISCONNECT: Final = OUTCOME_NAMES.index("client_disconnect")
 _STATUS: Final = {UNREACHABLE: 502, TIMEOUT: 504}
-_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _now = time.monotonic
 
 
-class Client(asyncio.Protocol):
-    """One accepted connection. `head` is there exactly while a request is in flight."""
-
-    __slots__ = (
-        "_attempt",
-        "_cell",
-        "_edge",
-        "_first_byte_s",
-        "_framing",
-        "_held",
-        "_id",
-        "_sent",
-        "_sent_bytes",
-        "_slot",
-        "_stage",
-        "_started",
-        "_status",
-        "_stuck",
-        "_tape",
-        "_touched",
-        "_tracked",
-        "_upstream",
-        "_write_paused",
-        "bodiless",
-        "half_closed",
-        "head",
-        "keep",
-        "transport",
-    )
+class Client(InFlight):
+    """One accepted connection."""
 
     def __init__(self, edge: "Edge") -> None:
-        self._edge = edge
-        self.transport: asyncio.Transport
+        super().__init__(edge)
         self._framing = RequestFraming(edge.reader)
-        self._stage = IDLE
         self._held = b""  # of a head that is not whole yet
         self._touched = 0.0
         self._write_paused = False
         self._stuck = False  # the client does not read its answers: no further request is begun
         self._attempt = 0  # at connecting; an older attempt's result is nobody's any more
         self.half_closed = False
-        self.bodiless = False  # HEAD: the answer has the head of one with a body
-        self.keep = True
-        self.head: RequestHead | None = None
-        self._id = b""
-        self._slot: Slot
-        self._cell: Cell
-        self._tape: Tape | None = None
-        self._tracked = False
         self._upstream: UpstreamConnection | None = None
-        self._sent: list[bytes] | None = None  # the request so far, while it may be sent again
         self._sent_bytes = 0
-        self._started = 0.0
-        self._first_byte_s: float | None = None
-        self._status = 0
 
     # The transport's side.
 
@@ -96,7 +53,7 @@ class Client(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self._touched = _now()
         if self._edge.settings.forwarded:
-            self._framing.peer = _peer(self.transport)
+            self._framing.peer = peer_of(self.transport.get_extra_info("peername"))
         if not self._edge.admit(self):
             self._refuse(503, "connections_max")
 
@@ -157,7 +114,7 @@ class Client(asyncio.Protocol):
 
     def _begin(self, data: bytes) -> None:
         if data[0] == 13:
-            data = _without_empty_lines(data)
+            data = without_empty_lines(data)
         end = data.find(b"\r\n\r\n")
         if end < 0 or end > self._edge.settings.head_bytes_max:
             self._incomplete(data, end)
@@ -175,7 +132,7 @@ class Client(asyncio.Protocol):
     def _incomplete(self, data: bytes, end: int) -> None:
         if end > 0 or len(data) > self._edge.settings.head_bytes_max:
             self._refuse(431, "head_too_large")
-        elif _BARE_LF.search(data):
+        elif has_bare_line_feed(data):
             self._refuse(400, "bad_request")
         else:
             if not self._held:
@@ -320,39 +277,6 @@ class Client(asyncio.Protocol):
 
     # Giving the response back; called by the upstream connection.
 
-    def may_tunnel(self) -> bool:
-        return self.head is not None and bool(self.head.upgrade)
-
-    def response_begun(self) -> None:
-        self._sent = None
-
-    def interim(self, data: bytes) -> None:
-        self._sent = None
-        assert self.head is not None
-        if self.head.line.version_1_1:
-            self.write(data)
-
-    def answer(self, status: int, head: bytes, tail: bytes) -> None:
-        """The response's head, edited and without its end, and the bytes from its end on."""
-        self._first_byte_s = _now() - self._started
-        self._status = status
-        self._sent = None
-        if self._stage == BODY or self._edge.draining:
-            self.keep = False
-        if self.keep or status == 101:
-            parts = (head, REQUEST_ID, self._id, self._slot.answer_head, tail)
-        else:
-            parts = (head, REQUEST_ID, self._id, self._slot.answer_head + CONNECTION_CLOSE, tail)
-        data = b"".join(parts)
-        self.transport.write(data)
-        if self._tape is not None:
-            self._tape.add_response(data)
-
-    def write(self, data: bytes) -> None:
-        self.transport.write(data)
-        if self._tape is not None:
-            self._tape.add_response(data)
-
     def finished(self, upstream: UpstreamConnection, *, keep: bool) -> None:
         """The response is whole."""
         now = _now()
@@ -369,32 +293,6 @@ class Client(asyncio.Protocol):
         if rest and self._upstream is not None:
             self._upstream.transport.write(rest)
         self.transport.resume_reading()
-
-    def _record(self, outcome: int, now: float) -> None:
-        head, self.head = self.head, None
-        assert head is not None
-        duration_s = now - self._started
-        first_byte_s = self._first_byte_s
-        self._cell.finished(outcome, self._status, duration_s, first_byte_s)
-        edge = self._edge
-        edge.counters.in_flight -= 1
-        if self._tracked:
-            key = head.key or self._id
-            edge.outcome(self._slot, outcome, self._status, duration_s, first_byte_s, key)
-        tape = self._tape
-        if tape is not None:
-            self._tape = None
-            edge.capture.keep(
-                tape,
-                slot=self._slot.code,
-                version=self._slot.version_bytes,
-                id=self._id,
-                id_from=head.id_from,
-                outcome=outcome,
-                started_at=self._started + edge.wall_offset_s,
-                first_byte_s=first_byte_s,
-                duration_s=duration_s,
-            )
 
     def _next(self, now: float) -> None:
         if self._stage == CLOSED:
@@ -427,18 +325,6 @@ class Client(asyncio.Protocol):
         self._write_error(status, reason, keep=False)
         self._linger()
 
-    def _write_error(self, status: int, reason: str, *, keep: bool) -> None:
-        self.transport.write(
-            error_answer(
-                status,
-                reason,
-                id=self._id,
-                answer_head=self._slot.answer_head,
-                keep=keep,
-                bodiless=self.head is not None and self.bodiless,
-            )
-        )
-
     def _linger(self) -> None:
         """Closing at once would reset the connection, and the answer might never be read."""
         self._stage = LINGER
@@ -468,15 +354,3 @@ class Client(asyncio.Protocol):
         self.keep = False
         if self._stage == IDLE:
             self.transport.close()
-
-
-def _without_empty_lines(data: bytes) -> bytes:
-    while data.startswith(b"\r\n"):  # allowed before a request line (RFC 9112 2.2)
-        data = data[2:]
-    return data
-
-
-def _peer(transport: asyncio.Transport) -> bytes:
-    """The client's address as X-Forwarded-For has it; over a Unix socket there is none."""
-    name = transport.get_extra_info("peername")
-    return str(name[0]).encode() if isinstance(name, tuple) else b"unknown"

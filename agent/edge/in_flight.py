@@ -1,0 +1,118 @@
+"""The request that a client's connection is serving: its answer, and what is counted of it.
+
+The connection itself, who reads and forwards, is `proxy.Client`. What must not break here: every
+answer carries the request's id and the version that gave it, and every request that was begun is
+recorded once, whatever becomes of it.
+"""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from agent.edge.answers import CONNECTION_CLOSE, REQUEST_ID, error_answer
+from agent.edge.heads import RequestHead
+
+if TYPE_CHECKING:
+    from agent.edge.capture import Tape
+    from agent.edge.counters import Cell
+    from agent.edge.edge import Edge
+    from agent.edge.routing import Slot
+
+# Where a connection is: between requests; reading a body; all read and the answer awaited; passing
+# bytes both ways; throwing away what a refused client still sends; gone.
+IDLE, BODY, WAIT, TUNNEL, LINGER, CLOSED = range(6)
+_now = time.monotonic
+
+
+class InFlight(asyncio.Protocol):
+    """`head` is there exactly while a request is in flight; the rest is of that request."""
+
+    def __init__(self, edge: "Edge") -> None:
+        self.transport: asyncio.Transport
+        self.head: RequestHead | None = None
+        self.bodiless = False  # HEAD: the answer has the head of one with a body
+        self.keep = True  # the connection, after this request
+        self._edge = edge
+        self._stage = IDLE
+        self._id = b""
+        self._slot: Slot
+        self._cell: Cell
+        self._tape: Tape | None = None
+        self._tracked = False  # a candidate was routed when it began: its outcome is told
+        self._sent: list[bytes] | None = None  # the request so far, while it may be sent again
+        self._started = 0.0
+        self._first_byte_s: float | None = None
+        self._status = 0  # 0 until the final response has begun
+
+    # Called by the upstream connection.
+
+    def may_tunnel(self) -> bool:
+        return self.head is not None and bool(self.head.upgrade)
+
+    def response_begun(self) -> None:
+        self._sent = None
+
+    def interim(self, data: bytes) -> None:
+        self._sent = None
+        assert self.head is not None
+        if self.head.line.version_1_1:
+            self.write(data)
+
+    def answer(self, status: int, head: bytes, tail: bytes) -> None:
+        """The response's head, edited and without its end, and the bytes from its end on."""
+        self._first_byte_s = _now() - self._started
+        self._status = status
+        self._sent = None
+        if self._stage == BODY or self._edge.draining:
+            self.keep = False
+        if self.keep or status == 101:
+            parts = (head, REQUEST_ID, self._id, self._slot.answer_head, tail)
+        else:
+            parts = (head, REQUEST_ID, self._id, self._slot.answer_head + CONNECTION_CLOSE, tail)
+        data = b"".join(parts)
+        self.transport.write(data)
+        if self._tape is not None:
+            self._tape.add_response(data)
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+        if self._tape is not None:
+            self._tape.add_response(data)
+
+    def _record(self, outcome: int, now: float) -> None:
+        head, self.head = self.head, None
+        assert head is not None
+        duration_s = now - self._started
+        first_byte_s = self._first_byte_s
+        self._cell.finished(outcome, self._status, duration_s, first_byte_s)
+        edge = self._edge
+        edge.counters.in_flight -= 1
+        if self._tracked:
+            key = head.key or self._id
+            edge.outcome(self._slot, outcome, self._status, duration_s, first_byte_s, key)
+        tape = self._tape
+        if tape is not None:
+            self._tape = None
+            edge.capture.keep(
+                tape,
+                slot=self._slot.code,
+                version=self._slot.version_bytes,
+                id=self._id,
+                id_from=head.id_from,
+                outcome=outcome,
+                started_at=self._started + edge.wall_offset_s,
+                first_byte_s=first_byte_s,
+                duration_s=duration_s,
+            )
+
+    def _write_error(self, status: int, reason: str, *, keep: bool) -> None:
+        self.transport.write(
+            error_answer(
+                status,
+                reason,
+                id=self._id,
+                answer_head=self._slot.answer_head,
+                keep=keep,
+                bodiless=self.head is not None and self.bodiless,
+            )
+        )
