@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.cli.parser import Subparsers, add_command
+from agent.errors import BadInputError
 
 if TYPE_CHECKING:
     from agent.config import Config
@@ -93,4 +94,9 @@ def run(args: argparse.Namespace) -> int:
     log = structlog.get_logger("remora.run")
     for path, message in notices(config):
         log.warning("configuration", key=".".join(map(str, path)), notice=message)
-    return supervise(config, role=args.role, reload=lambda: load_with_flags(args))
+    try:
+        return supervise(config, role=args.role, reload=lambda: load_with_flags(args))
+    except OSError as error:
+        # Before anything is served: a port that is taken, a directory that may not be written.
+        said = error.strerror or str(error)
+        raise BadInputError(f"cannot start: {said}: choose another, or free this one") from None

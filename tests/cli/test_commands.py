@@ -177,3 +177,26 @@ def test_a_defect_is_neither_an_answer_nor_a_traceback(
 def test_the_version_of_the_model_is_not_the_version_of_remora(remora: Remora) -> None:
     flags = ("--upstream", "http://127.0.0.1:1", "--version", "7", "--offline")
     assert "default version 7" in remora("check", *flags).stdout
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_one_line(remora: Remora, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        flags = ("--upstream", "http://127.0.0.1:1", "--listen", listen)
+        done = remora("run", *flags, STATE_DIRECTORY=str(tmp_path))
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert f"cannot listen on {listen}" in last
+    assert "defect" not in last
+
+
+def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    from agent.cli import main
+
+    def interrupted() -> Parser:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "build_parser", interrupted)
+    assert main.run_command(["status"]) == 130
