@@ -147,7 +147,7 @@ def _read_csv(
     if not first.strip():
         raise BadInputError(f"{path}: is empty: the first line must name the columns")
     delimiter = max(",;\t", key=first.count)  # the comma where they tie
-    names = _header(path, next(csv.reader([first], delimiter=delimiter, skipinitialspace=True)))
+    names = _header(path, first, delimiter)
     reader = csv.reader(texts, delimiter=delimiter, skipinitialspace=True)
     numeric: dict[str, bool] = {}
     rows = _whole_rows(path, reader, lines, len(names), bad)
@@ -160,7 +160,11 @@ def _read_csv(
         yield columns
 
 
-def _header(path: Path, names: list[str]) -> list[str]:
+def _header(path: Path, line: str, delimiter: str) -> list[str]:
+    try:
+        names = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
+    except csv.Error as error:
+        raise BadInputError(f"{path}:1: names no columns ({error}): mend the header") from None
     named = [name.strip() or f"column {index}" for index, name in enumerate(names, 1)]
     twice = next((name for i, name in enumerate(named) if name in named[:i]), None)
     if len(named) > COLUMNS_MAX:

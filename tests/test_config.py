@@ -1,21 +1,13 @@
 """The configuration: what loads, what is refused and in which words."""
 
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import BaseModel
 
 from agent.config import (
     Config,
     ConfigError,
-    Problem,
     Secret,
     check_files,
     check_role,
@@ -27,8 +19,8 @@ from agent.config import (
     parse_listen,
     parse_upstream,
 )
-from agent.config.keys import every_key, fields_of, kinds_at, nearest_key, takes_secret
-from agent.config.yaml_file import parse_yaml, scalar
+from agent.config.keys import nearest_key
+from agent.config.yaml_file import parse_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 UPSTREAM = {"REMORA_SOURCES__0__UPSTREAM": "http://127.0.0.1:8000"}
@@ -380,102 +372,6 @@ def test_who_can_reach_an_address() -> None:
         parse_upstream("http://a:1/v1")
 
 
-# The annotated file and the reference page say what the models say.
-
-
-def test_the_annotated_file_is_the_defaults() -> None:
-    annotated = load_config(ROOT / "deploy" / "remora.yaml", environ={})
-    assert annotated.public() == from_environment(**UPSTREAM).public()
-
-
-def with_examples() -> tuple[dict[str, Any], list[str]]:
-    """The annotated file with its `#:` examples switched on in place of the empty lists."""
-    text = (ROOT / "deploy" / "remora.yaml").read_text(encoding="utf-8")
-    text = re.sub(r"^ *(routes|features|triggers|targets): \[\].*\n(?= *#:)", "", text, flags=re.M)
-    text = re.sub(r"^( *)#: ", r"\1", text, flags=re.M)
-    found = parse_yaml(text, "annotated")
-    assert not found.problems
-    return found.data, text.splitlines()
-
-
-def keys_in(tree: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield prefix + key
-            yield from keys_in(value, f"{prefix}{key}.")
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from keys_in(value, f"{prefix}*.")
-
-
-def is_secret(key: str) -> bool:
-    return takes_secret(tuple(0 if part == "*" else part for part in key.split(".")))
-
-
-def test_the_annotated_file_has_every_key_and_a_word_about_each() -> None:
-    data, lines = with_examples()
-    assert set(keys_in(data)) == {key for key in every_key() if not is_secret(key)}
-    # The second and third of alike things need no second word.
-    plain = re.compile(r" *(- )?(name|on|kind|metric|error|slow|quality|psi|ks): [^#]*$")
-    silent = [
-        line
-        for line in lines
-        if re.match(r" *(- )?\w+: \S", line) and "#" not in line and not plain.match(line)
-    ]
-    assert not silent
-
-
-def test_the_examples_of_the_annotated_file_are_valid() -> None:
-    data, _ = with_examples()
-    del data["rollout"]["candidate"]["upstream"]  # the one or the other
-    config = Config.model_validate(data)
-    assert config.rollout.candidate is not None
-    assert {trigger.on for trigger in config.triggers} == {"drift", "quality", "schedule"}
-
-
-def reference_rows() -> Iterator[str]:
-    """The rows of docs/configuration.md, from the models."""
-    return iter(dict.fromkeys(_rows(Config, "")))
-
-
-def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        key = f"{prefix}{field.alias or name}"
-        if prefix and not is_secret(key):
-            default = "required" if field.is_required() else _shown(field.default)
-            yield f"| `{key}` | {default} | {field.description} |"
-        path = tuple(0 if part == "*" else part for part in key.split("."))
-        for below, kinds in ((key, kinds_at(path)), (f"{key}.*", kinds_at((*path, 0)))):
-            for kind in kinds:
-                if isinstance(kind, type) and issubclass(kind, BaseModel):
-                    yield from _rows(kind, f"{below}.")
-
-
-def _shown(default: object) -> str:
-    if default is None:
-        return "null"
-    if isinstance(default, BaseModel):
-        return "section"
-    if isinstance(default, tuple) and len(default) > 6:
-        return "all"
-    text = json.dumps(default)
-    return f"`{text}`"
-
-
-def test_the_reference_page_has_every_key() -> None:
-    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    missing = [row for row in reference_rows() if row not in page]
-    assert not missing, "add to docs/configuration.md:\n" + "\n".join(missing)
-
-
-def test_the_schema_describes_every_key() -> None:
-    schema = config_schema()
-    for name, definition in schema["$defs"].items():
-        for key, value in definition.get("properties", {}).items():
-            assert value.get("description"), f"{name}.{key}"
-    assert set(schema["properties"]) == set(fields_of(Config))
-
-
 @pytest.mark.parametrize(
     ("key", "meant"),
     [("sampling.rate_mn", "rate_min"), ("detct", "detect"), ("triggers.0.crn", "cron")],
@@ -483,71 +379,3 @@ def test_the_schema_describes_every_key() -> None:
 def test_the_nearest_key_is_named(key: str, meant: str) -> None:
     path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
     assert nearest_key(path) == meant
-
-
-# Whatever the file holds: a configuration, or lines. Never a traceback.
-
-KEYS = st.one_of(
-    st.sampled_from(sorted({part for key in every_key() for part in key.split(".")})),
-    st.text(max_size=5),
-)
-VALUES = st.recursive(
-    st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(),
-        st.floats(),
-        st.text(max_size=12),
-        st.sampled_from(["drift", "schedule", "@daily", "1 2 3 4 5", ":1", "http://a:1", "x\x00y"]),
-        st.binary(max_size=4),
-        st.dates(),
-    ),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=4)),
-    max_leaves=12,
-)
-
-
-def assert_judged(path: Path | None, environ: dict[str, str]) -> None:
-    found: tuple[Problem, ...] = ()
-    try:
-        load_config(path, environ=environ)
-    except ConfigError as error:
-        found = error.problems or (Problem(where="", key="", message="\n"),)
-    assert all(str(p).isprintable() and 0 < len(str(p)) <= 400 for p in found)
-
-
-@given(st.dictionaries(KEYS, VALUES, max_size=4))
-def test_random_trees_are_judged(tmp_path_factory: pytest.TempPathFactory, tree: Any) -> None:
-    path = tmp_path_factory.getbasetemp() / "random.yaml"
-    path.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8")
-    assert_judged(path, {})
-
-
-@given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
-def test_random_bytes_are_judged(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    path = tmp_path_factory.getbasetemp() / "bytes.yaml"
-    path.write_bytes(content)
-    assert_judged(path, {})
-
-
-@given(st.sampled_from(every_key()), VALUES)
-def test_any_value_under_any_key_is_judged(
-    tmp_path_factory: pytest.TempPathFactory, key: str, value: Any
-) -> None:
-    tree: Any = value
-    for part in reversed(key.split(".")):
-        tree = [tree] if part == "*" else {part: tree}
-    path = tmp_path_factory.getbasetemp() / "key.yaml"
-    path.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8")
-    assert_judged(path, {})
-
-
-@given(st.sampled_from(every_key()), st.text(max_size=20))
-def test_any_variable_is_judged(key: str, text: str) -> None:
-    name = "REMORA_" + key.replace("*", "0").replace(".", "__").upper()
-    assert_judged(None, {name: text})
-
-
-@given(st.text(max_size=20))
-def test_scalars_never_fail(text: str) -> None:
-    scalar(text)
