@@ -8,40 +8,27 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import structlog
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from agent.admin.auth import Gatekeeper, Role
+from agent.admin.guard import Guard
 from agent.admin.openapi import OPENAPI
 from agent.admin.page import render_page
 from agent.admin.view import Refused, View
 from exporters.prometheus import registry
 
-log = structlog.get_logger("remora.admin")
-
 BODY_BYTES_MAX = 1024 * 1024
 LABELS_BYTES_MAX = 16 * 1024 * 1024
 LIMIT_MAX = 1_000
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="remora"'}
 STATIC = Path(__file__).parent / "static"
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
-    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Connection": "close",
-}
-
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -53,11 +40,11 @@ class Api:
         self._gatekeeper = gatekeeper
         self._registry = registry(view.families)
 
-    def application(self) -> Starlette:
-        """The ASGI application."""
+    def application(self) -> ASGIApp:
+        """The ASGI application, guarded."""
         read, operate = self._read, self._operate
         routes = [
-            Route("/", read(self._page)),
+            Route("/", self._page),
             Route("/metrics", self._metrics),
             Route("/api/openapi.json", read(self._openapi)),
             Route("/api/v1/status", read(self._plain(self._view.status))),
@@ -78,33 +65,29 @@ class Api:
             Route("/api/v1/rollback", operate(self._rollback), methods=["POST"]),
             Route("/api/v1/reference/accept", operate(self._accept), methods=["POST"]),
             Route("/api/v1/quarantine/{digest}/release", operate(self._release), methods=["POST"]),
+            Route("/api/v1/runs/{id}/data", operate(self._run_data, "read")),
             # Its signature is its authorisation: CI has no token of ours.
             Route("/api/v1/runs/{id}/callback", self._callback, methods=["POST"]),
             Mount("/static", StaticFiles(directory=STATIC)),
         ]
-        return Starlette(
+        inside = Starlette(
             routes=_merged(routes),
-            middleware=[Middleware(BaseHTTPMiddleware, dispatch=self._guard)],
             exception_handlers={Refused: _refused, HTTPException: _failed, Exception: _crashed},
         )
+        return Guard(inside, self._gatekeeper)
 
     # Who may.
 
-    async def _guard(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        if not self._gatekeeper.addressed(request.headers.get("host")):
-            response: Response = _error(421, "this Host name is not in admin.hosts")
-        else:
-            response = await call_next(request)
-        response.headers.update(HEADERS)
-        return response
-
     def _read(self, endpoint: Endpoint) -> Endpoint:
         async def checked(request: Request) -> Response:
-            if not self._gatekeeper.open_reads and self._actor(request, "read") is None:
+            if not self._may_read(request):
                 return _unauthorised()
             return await endpoint(request)
 
         return checked
+
+    def _may_read(self, request: Request) -> bool:
+        return self._gatekeeper.open_reads or self._actor(request, "read") is not None
 
     def _operate(
         self, endpoint: Callable[[Request, str], Awaitable[Response]], role: Role = "operate"
@@ -122,8 +105,13 @@ class Api:
 
     # Reading.
 
-    async def _page(self, _: Request) -> Response:
-        return Response(render_page(self._view.status()), media_type="text/html")
+    async def _page(self, request: Request) -> Response:
+        if self._may_read(request):
+            return HTMLResponse(render_page(self._view.status()))
+        if "text/html" not in request.headers.get("accept", ""):
+            return _unauthorised()
+        # A browser cannot send a token with an address: the page without any figure asks for one.
+        return HTMLResponse(render_page({}), status_code=401, headers=CHALLENGE)
 
     async def _metrics(self, request: Request) -> Response:
         if self._gatekeeper.metrics_need_token and self._actor(request, "read") is None:
@@ -209,6 +197,10 @@ class Api:
     async def _release(self, request: Request, actor: str) -> Response:
         return _json(await self._view.release(digest=request.path_params["digest"], actor=actor))
 
+    async def _run_data(self, request: Request, actor: str) -> Response:
+        path = await self._view.run_data(run_id=request.path_params["id"])
+        return FileResponse(path, media_type="application/x-ndjson")
+
     async def _callback(self, request: Request) -> Response:
         body = await _body(request, BODY_BYTES_MAX)
         answer = await self._view.callback(
@@ -264,7 +256,7 @@ def _unauthorised() -> JSONResponse:
     return JSONResponse(
         {"error": "a bearer token with the right role is needed"},
         status_code=401,
-        headers={"WWW-Authenticate": 'Bearer realm="remora"'},
+        headers=CHALLENGE,
     )
 
 
@@ -275,11 +267,10 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _failed(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _error(error.status_code, error.detail)
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
 
 
-async def _crashed(request: Request, error: Exception) -> Response:
-    log.error("admin request failed", path=request.url.path, exc_info=error)
+async def _crashed(_: Request, error: Exception) -> Response:
     return _error(500, "internal error; see the agent's log")
 
 

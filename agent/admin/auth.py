@@ -48,11 +48,12 @@ class Gatekeeper:
     def actor(self, authorization: str | None, role: Role) -> str | None:
         """The name of the token that has the role; None when there is no such token."""
         scheme, _, given = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer":
+        secret = given.strip().encode()
+        if scheme.lower() != "bearer" or not secret:
             return None
         found: Token | None = None
         for token in self.tokens:
-            if hmac.compare_digest(token.secret.encode(), given.strip().encode()):
+            if hmac.compare_digest(token.secret.encode(), secret):
                 found = token
         return found.name if found is not None and role in found.roles else None
 
@@ -62,7 +63,10 @@ class Gatekeeper:
         A page elsewhere can make a browser send any name that it has pointed at us (DNS
         rebinding), never a bare address: those are always let in.
         """
-        name = urlsplit(f"//{host or ''}").hostname
+        try:
+            name = urlsplit(f"//{host or ''}").hostname
+        except ValueError:  # brackets that do not close
+            return False
         if not name:
             return False
         try:
@@ -100,11 +104,19 @@ def gatekeeper(config: Config, state_dir: Path) -> Gatekeeper:
 def _generated(path: Path) -> str:
     """The token of the state directory, made on first use and readable by its owner alone."""
     try:
-        return path.read_text(encoding="ascii").strip()
+        token = path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
-        pass
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        token = ""
+    # A crash between making and writing leaves an empty file: that must never be the token.
+    if token:
+        return token
     token = secrets.token_urlsafe(32)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+    fresh = path.with_name(path.name + ".fresh")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(token + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
     return token

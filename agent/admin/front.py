@@ -3,30 +3,61 @@
 A busy or dead analysis must never make an orchestrator restart the pod: that is why `/healthz`
 and `/readyz` are answered here, from what the supervisor knows, and everything else is relayed
 to analysis byte by byte. Analysis closes each connection after its answer, so no second request
-can slip past the front desk.
+can slip past the front desk. While analysis is away a scrape still learns that.
 """
 
 import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
 
-HEAD_BYTES_MAX = 32 * 1024
-HEAD_WAIT_S = 10.0
-RELAY_BYTES = 64 * 1024
-# An answer that takes longer than this is a hung analysis; long reports are jobs, not answers.
-RELAY_IDLE_S = 120.0
-CONNECTIONS_MAX = 256
+HEAD_BYTES_MAX: Final = 32 * 1024
+RELAY_BYTES: Final = 64 * 1024
+CONNECTIONS_MAX: Final = 256
+METRICS: Final = "/metrics"
+AWAY_TEXT: Final = (
+    b"# HELP remora_analysis_up 1 while analysis answers.\n"
+    b"# TYPE remora_analysis_up gauge\n"
+    b"remora_analysis_up 0\n"
+)
+AWAY: Final = {"error": "analysis is away and comes back by itself; traffic is served meanwhile"}
+_REASONS: Final = {
+    200: "OK",
+    405: "Method Not Allowed",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
 
 Probe = Callable[[], Awaitable[tuple[bool, dict[str, object]]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the front desk waits for others, in seconds."""
+
+    head_s: float = 10.0
+    # Until analysis begins to answer; long reports are jobs, not answers.
+    answer_s: float = 30.0
+    # Prometheus gives up after 10 s by default, and must hear of a hung analysis before.
+    metrics_s: float = 5.0
+    # Between two pieces of an answer or of a body.
+    idle_s: float = 60.0
+    # For a client to stop sending, once it has its answer.
+    linger_s: float = 2.0
 
 
 class FrontDesk:
     """Serves the admin listeners. `probes` maps a path to what answers it."""
 
-    def __init__(self, *, backend: str, probes: dict[str, Probe]) -> None:
+    def __init__(
+        self, *, backend: str, probes: dict[str, Probe], patience: Patience | None = None
+    ) -> None:
         self._backend = backend
         self._probes = probes
+        self._patience = patience or Patience()
         self._open = 0
         self._servers: list[asyncio.Server] = []
 
@@ -53,56 +84,143 @@ class FrontDesk:
             else:
                 await self._converse(reader, writer)
             await writer.drain()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            await self._linger(reader, writer)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
             # The client went away, dawdled or sent no head; there is nobody to tell.
+            pass
+        except asyncio.CancelledError:
+            # The supervisor ends; asyncio's streams of 3.11 would log this as a crash.
             pass
         finally:
             self._open -= 1
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HEAD_WAIT_S)
+        try:
+            async with asyncio.timeout(self._patience.head_s):
+                head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            writer.write(_answer(431, {"error": f"a head has at most {HEAD_BYTES_MAX} bytes"}))
+            return
         method, _, rest = head.partition(b" ")
         path = rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1")
         probe = self._probes.get(path)
         if probe is None:
-            await self._relay(head, reader, writer)
+            answered = await self._relay(head, reader, writer, scrape=path == METRICS)
+            if not answered:
+                writer.write(_away(method, path))
         elif method not in (b"GET", b"HEAD"):
-            writer.write(_answer(405, {"error": f"{path} is only read"}))
+            writer.write(_answer(405, {"error": f"{path} is only read"}, "Allow: GET, HEAD"))
         else:
             ok, body = await probe()
             writer.write(_answer(200 if ok else 503, body, head_only=method == b"HEAD"))
 
     async def _relay(
-        self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+        self,
+        head: bytes,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        scrape: bool,
+    ) -> bool:
+        """Hand on a request and its answer; False when analysis did not begin to answer."""
         try:
             answers, requests = await asyncio.open_unix_connection(self._backend)
         except OSError:
-            writer.write(
-                _answer(503, {"error": "analysis is restarting; traffic is served, try again"})
-            )
-            return
+            return False
         requests.write(head)
-        upload = asyncio.ensure_future(_copy(reader, requests))
+        upload = _Upload(reader, requests, idle_s=self._patience.idle_s)
+        uploading = asyncio.ensure_future(upload.run())
+        wait_s = self._patience.metrics_s if scrape else self._patience.answer_s
         try:
-            await _copy(answers, writer)
+            chunk = await _first(answers, upload, wait_s)
+            if not chunk:
+                return False
+            while chunk:
+                writer.write(chunk)
+                await writer.drain()
+                async with asyncio.timeout(self._patience.idle_s):
+                    chunk = await answers.read(RELAY_BYTES)
+            return True
         finally:
-            upload.cancel()
+            uploading.cancel()
+            with suppress(asyncio.CancelledError):
+                await uploading
             requests.close()
 
+    async def _linger(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Closing on a client that still sends would reset the connection and lose the answer."""
+        if writer.can_write_eof():
+            writer.write_eof()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._patience.linger_s):
+                while await reader.read(RELAY_BYTES):
+                    pass
 
-async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    while chunk := await asyncio.wait_for(source.read(RELAY_BYTES), RELAY_IDLE_S):
-        target.write(chunk)
-        await target.drain()
+
+class _Upload:
+    """What a client still sends, on its way to analysis."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, target: asyncio.StreamWriter, *, idle_s: float
+    ) -> None:
+        self._reader = reader
+        self._target = target
+        self._idle_s = idle_s
+        self.moved_bytes = 0
+
+    async def run(self) -> None:
+        # Whoever hangs up or dawdles, the answer decides how this request ends.
+        with suppress(OSError, TimeoutError):
+            while chunk := await self._read():
+                self._target.write(chunk)
+                await self._target.drain()
+                self.moved_bytes += len(chunk)
+
+    async def _read(self) -> bytes:
+        async with asyncio.timeout(self._idle_s):
+            return await self._reader.read(RELAY_BYTES)
 
 
-def _answer(status: int, body: dict[str, object], *, head_only: bool = False) -> bytes:
-    reason = {200: "OK", 405: "Method Not Allowed", 503: "Service Unavailable"}[status]
+async def _first(answers: asyncio.StreamReader, upload: _Upload, wait_s: float) -> bytes:
+    """The answer's first bytes; none when analysis hangs up, or does nothing for `wait_s`."""
+    reading = asyncio.ensure_future(answers.read(RELAY_BYTES))
+    try:
+        while True:
+            moved_bytes = upload.moved_bytes
+            done, _ = await asyncio.wait({reading}, timeout=wait_s)
+            if done:
+                return reading.result()
+            if upload.moved_bytes == moved_bytes:
+                return b""
+    except OSError:
+        return b""
+    finally:
+        reading.cancel()
+
+
+def _away(method: bytes, path: str) -> bytes:
+    if path == METRICS and method == b"GET":
+        return _head(200, "text/plain; version=0.0.4; charset=utf-8", AWAY_TEXT) + AWAY_TEXT
+    return _answer(503, AWAY, "Retry-After: 2", head_only=method == b"HEAD")
+
+
+def _answer(
+    status: int, body: dict[str, object] | dict[str, str], *more: str, head_only: bool = False
+) -> bytes:
     payload = json.dumps(body).encode() + b"\n"
-    head = (
-        f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(payload)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+    head = _head(status, "application/json", payload, *more)
+    return head if head_only else head + payload
+
+
+def _head(status: int, media_type: str, payload: bytes, *more: str) -> bytes:
+    lines = (
+        f"HTTP/1.1 {status} {_REASONS[status]}",
+        f"Content-Type: {media_type}",
+        f"Content-Length: {len(payload)}",
+        "Cache-Control: no-store",
+        "X-Content-Type-Options: nosniff",
+        *more,
+        "Connection: close",
     )
-    return head.encode() + (b"" if head_only else payload)
+    return "\r\n".join((*lines, "", "")).encode()

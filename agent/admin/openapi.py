@@ -58,7 +58,7 @@ def _read(
     made: Json = {
         "summary": summary,
         "security": _OPEN_ON_LOOPBACK,
-        "responses": responses | {code: _REFUSED for code in codes},
+        "responses": responses | dict.fromkeys(codes, _REFUSED),
     }
     if parameters:
         made["parameters"] = list(parameters)
@@ -77,7 +77,7 @@ def _act(
         "summary": summary,
         "description": f"Needs a token with the role `{role}`.",
         "security": _BEARER,
-        "responses": {"200": _answer(answer)} | {c: _REFUSED for c in ("400", "401", *codes)},
+        "responses": {"200": _answer(answer)} | dict.fromkeys(("400", "401", *codes), _REFUSED),
     }
     if parameters:
         made["parameters"] = list(parameters)
@@ -156,7 +156,7 @@ def _callback() -> Json:
             },
             "responses": {
                 "200": _answer("Taken, or taken before and without effect."),
-                **{code: _REFUSED for code in ("401", "404", "413", "422")},
+                **dict.fromkeys(("401", "404", "413", "422"), _REFUSED),
             },
         }
     }
@@ -235,6 +235,18 @@ PATHS: Final[dict[str, Json]] = {
         codes=("404", "409"),
     ),
     "/api/v1/runs": _read("Runs of retraining and compression, newest first.", "The runs."),
+    "/api/v1/runs/{id}/data": {
+        "get": {
+            **_read(
+                "Captured and labelled rows that a run may learn from. Always needs a token.",
+                "One JSON object a line.",
+                _path("id", "The run."),
+                media="application/x-ndjson",
+                codes=("404", "409"),
+            )["get"],
+            "security": _BEARER,
+        }
+    },
     "/api/v1/runs/{id}/callback": _callback(),
     "/api/v1/versions": _read("The registry's versions.", "The versions."),
     "/api/v1/quarantine": _read("Artifacts that failed in production.", "The artifacts."),

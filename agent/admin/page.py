@@ -7,7 +7,7 @@ all of them, and nothing here marks any text as safe.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, ChainableUndefined
+from jinja2 import ChainableUndefined, Environment, PackageLoader
 
 # State to the word and the sign beside its colour: nobody should need the colour.
 STATES: Final = {
@@ -34,7 +34,6 @@ def render_page(status: Mapping[str, Any]) -> str:
         model=text(status.get("model")),
         stable=status.get("stable") or {},
         role=text(status.get("role")),
-        protocol=text(status.get("protocol")),
         uptime=duration(status.get("uptime_s")),
         rows=whole(status.get("rows_total")),
         sampling=share((status.get("sampling") or {}).get("rate")),

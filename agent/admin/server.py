@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -18,7 +20,10 @@ class AdminServer:
         config = uvicorn.Config(
             application,
             uds=socket_path,
+            http="httptools",
+            ws="none",
             lifespan="off",
+            proxy_headers=False,  # whom a request names as its sender decides nothing here
             access_log=False,
             log_config=None,
             server_header=False,
@@ -49,7 +54,7 @@ class _Quiet(uvicorn.Server):
     def install_signal_handlers(self) -> None:
         """Signals are the process', not one server's."""
 
-    def capture_signals(self) -> Any:
-        from contextlib import nullcontext
-
-        return nullcontext()
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The same, by the name that newer releases of uvicorn give it."""
+        yield

@@ -6,6 +6,7 @@ plain JSON values, already bounded and escaped where names come from requests.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from exporters.prometheus import Family
@@ -101,6 +102,10 @@ class View(Protocol):
 
     def quarantined(self) -> list[Json]:
         """digest, reason, at."""
+
+    async def run_data(self, *, run_id: str) -> Path:
+        """A JSON Lines file of the captured, labelled rows that the run may learn from, made anew
+        at each call. Raises `Refused` (404 for no such run, 409 when there are none yet)."""
 
     async def callback(
         self, *, run_id: str, headers: Mapping[str, str], body: bytes

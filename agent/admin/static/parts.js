@@ -1,0 +1,154 @@
+// The parts of the page: what each answer of the API looks like.
+
+import { bars, meter, series, spark, timeline } from "./charts.js";
+import { el } from "./elements.js";
+import { STATES, brief, bytes, clock, figure, metric, percent, plainState, seconds, share, span, stateOf, whole } from "./words.js";
+
+export const quiet = (text) => el("p", { class: "quiet" }, text);
+
+export function tag(state) {
+  const name = stateOf(state);
+  return el("span", { class: `state state-${name}` },
+    el("span", { "aria-hidden": "true" }, STATES[name].sign), " ", el("span", {}, STATES[name].word));
+}
+
+// The most telling first: the state, then how far it moved.
+export function byConcern(features) {
+  const rank = (f) => STATES[stateOf(f.state)].rank;
+  return [...features].sort((a, b) => rank(b) - rank(a) || (b.psi ?? 0) - (a.psi ?? 0));
+}
+
+export function featureCard(feature, effect) {
+  const bins = feature.bins ?? [];
+  const ends = bins.length ? [bins[0].label, bins.at(-1).label] : [];
+  return el("article", { class: `feature is-${stateOf(feature.state)}` },
+    el("header", {}, el("h3", { title: feature.name }, feature.name), tag(feature.state)),
+    bars(bins, `Shares of ${bins.length} bins of ${feature.name}: reference and last rows`),
+    el("p", { class: "ends" }, ...ends.map((label) => el("span", { title: label }, label))),
+    el("p", { class: "figures" },
+      el("span", {}, "PSI ", el("b", {}, figure(feature.psi))),
+      el("span", {}, "KS ", el("b", {}, figure(feature.ks))),
+      el("span", { title: "log10 of the e-value; above the limit it is believed" }, "evidence ",
+        el("b", {}, figure(feature.evidence)),
+        feature.evidence_threshold ? ` of ${figure(feature.evidence_threshold, 2)}` : ""),
+      feature.missing_ratio > 0 ? el("span", {}, "missing ", el("b", {}, share(feature.missing_ratio))) : null,
+    ),
+    spark(series(feature.history ?? [], "psi"), `PSI of ${feature.name} over time`, effect),
+  );
+}
+
+export function featureRow(f) {
+  const cells = [figure(f.psi), figure(f.ks), figure(f.wasserstein), share(f.missing_ratio), figure(f.evidence), figure(f.detectable_shift), whole(f.rows)];
+  return el("tr", {}, el("th", { scope: "row", title: f.name }, f.name), el("td", {}, tag(f.state)),
+    ...cells.map((text) => el("td", {}, text)));
+}
+
+export function charts({ points, effect, threshold }) {
+  const line = (key, kind, name) => ({ points: series(points, key), kind, name });
+  const score = points.some((p) => typeof p.accuracy === "number") ? "accuracy" : "rmse";
+  return [
+    timeline("Largest PSI", [line("psi_max", "now")], { low: 0, high: effect * 1.3, limit: effect, format: figure }),
+    timeline("Strongest evidence, log₁₀", [line("evidence_max", "now")], { high: threshold, limit: threshold, format: figure }),
+    timeline("Requests per second", [line("requests_s", "calm")], { low: 0, format: figure }),
+    timeline("Errors", [line("error_ratio", "bad")], { low: 0, high: 0.005, format: share }),
+    timeline("Latency", [line("p50_s", "calm", "p50"), line("p99_s", "second", "p99")], { low: 0, format: seconds }),
+    timeline(score === "rmse" ? "RMSE of labelled rows" : "Accuracy of labelled rows", [line(score, "calm")],
+      { format: (value) => metric(score, value), none: "no labels yet" }),
+  ];
+}
+
+export function quality(metrics) {
+  const names = Object.keys(metrics);
+  if (!names.length) {
+    return el("p", { class: "quiet" }, "No label has been joined to a prediction yet: send some to ",
+      el("code", {}, "POST /api/v1/labels"), ".");
+  }
+  const head = ["Metric", "Value", "Interval", "Rows"].map((text) => el("th", { scope: "col" }, text));
+  const rows = names.map((name) => {
+    const m = metrics[name];
+    const bounded = typeof m.lower === "number" && typeof m.upper === "number";
+    return el("tr", {}, el("th", { scope: "row" }, plainState(name)), el("td", {}, metric(name, m.value)),
+      el("td", {}, bounded ? `${metric(name, m.lower)} – ${metric(name, m.upper)}` : "–"), el("td", {}, whole(m.rows)));
+  });
+  return el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows));
+}
+
+const VERDICTS = { successful: "ok", failed: "drift", error: "warning", inconclusive: "insufficient_data" };
+
+function measurement(m) {
+  const verdict = String(m.verdict ?? "inconclusive").toLowerCase();
+  const name = VERDICTS[verdict] ?? "insufficient_data";
+  return el("tr", {}, el("th", { scope: "row" }, plainState(m.guard ?? m.metric ?? m.name)),
+    el("td", {}, el("span", { class: `state state-${name}` }, el("span", { "aria-hidden": "true" }, STATES[name].sign), ` ${verdict}`)),
+    el("td", { class: "words" }, m.words ?? m.reason ?? ""));
+}
+
+const OVER = new Set(["live", "rolled_back", "aborted", "failed"]);
+export const isOver = (rollout) => OVER.has(String(rollout?.state ?? ""));
+
+export function rollouts(list) {
+  if (!list.length) return quiet("No candidate has been rolled out yet.");
+  const [newest, ...before] = list;
+  const weight = newest.weight ?? 0;
+  const parts = [
+    el("p", { class: "lead" }, el("b", {}, plainState(newest.state)), " ",
+      el("code", {}, brief(newest.candidate)), newest.stable ? " against " : "",
+      newest.stable ? el("code", {}, brief(newest.stable)) : null),
+  ];
+  if (!isOver(newest)) {
+    const words = `${percent(weight, 0)} of traffic${newest.step ? `, step ${newest.step}` : ""}`;
+    parts.push(el("p", { class: "weight" }, meter(weight, words), el("span", {}, words)));
+  }
+  if (newest.reason) parts.push(quiet(newest.reason));
+  if (newest.measurements?.length) {
+    parts.push(el("div", { class: "scroll" }, el("table", {}, el("tbody", {}, ...newest.measurements.map(measurement)))));
+  }
+  if (newest.transitions?.length) {
+    parts.push(el("ol", { class: "timeline" }, ...newest.transitions.slice(-6).reverse().map((t) =>
+      entry(t.at, plainState(t.to ?? t.state), t.reason ?? ""))));
+  }
+  if (before.length) {
+    parts.push(el("details", {}, el("summary", {}, `${before.length} before`),
+      el("ol", { class: "timeline" }, ...before.map((r) => entry(r.started_at, plainState(r.state), `${brief(r.candidate)} ${r.reason ?? ""}`)))));
+  }
+  return parts;
+}
+
+function entry(at, what, text, more) {
+  return el("li", {}, el("time", {}, clock(at)), el("div", {}, el("b", {}, what), " ", text, more ?? null));
+}
+
+export function runs(list) {
+  if (!list.length) return quiet("No run yet.");
+  return el("ol", { class: "timeline" }, ...list.slice(0, 3).map((run) =>
+    entry(run.requested_at ?? run.at, plainState(run.outcome ?? run.state), run.reason ?? run.trigger ?? "")));
+}
+
+export function ledger(entries) {
+  if (!entries.length) return el("li", { class: "quiet" }, "Nothing yet.");
+  return entries.map((e) => entry(e.at, plainState(e.kind), e.reason ?? "", el("small", {}, `${brief(e.subject)} · ${e.actor ?? ""}`)));
+}
+
+export function findings(list) {
+  if (!list.length) return el("li", { class: "quiet" }, "Nothing yet.");
+  return list.map((f) =>
+    el("li", {}, el("time", {}, clock(f.at)), el("div", {}, tag(f.state), " ", el("b", {}, f.subject ?? ""), " ",
+      f.explain ?? "", el("small", {}, `${plainState(f.kind)}${f.version ? ` · ${f.version}` : ""} · row ${whole(f.row)}`))));
+}
+
+export function processes(found) {
+  return Object.entries(found).map(([name, p]) =>
+    el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, p.cpu_s === undefined ? "–" : span(p.cpu_s)),
+      el("td", {}, bytes(p.memory_bytes)), el("td", {}, whole(p.restarts ?? 0))));
+}
+
+export function notes({ drops, absent, labels }) {
+  const list = (title, found, format) => {
+    const entries = Object.entries(found ?? {}).filter(([, value]) => value);
+    if (!entries.length) return null;
+    return el("div", {}, el("h3", {}, title), el("dl", { class: "pairs" },
+      ...entries.flatMap(([name, value]) => [el("dt", {}, plainState(name)), el("dd", {}, format(value))])));
+  };
+  const made = [list("Dropped", drops, whole), list("Labels", labels, whole), list("Cannot be read", absent, String)];
+  return made.filter((part) => part !== null);
+}

@@ -1,0 +1,422 @@
+"""A small `View` with figures as a running agent has them, and a house that serves it for real:
+uvicorn on a Unix socket behind the front desk on a loopback port.
+"""
+
+import asyncio
+import math
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from agent.admin.api import Api
+from agent.admin.auth import EVERYTHING, Gatekeeper, Token
+from agent.admin.front import FrontDesk, Patience
+from agent.admin.server import AdminServer
+from agent.admin.view import CallbackAnswer, Json, Refused
+from exporters.prometheus import Family
+
+OPERATOR = "operator-secret"
+READER = "reader-secret"
+NOON = 1_760_000_000.0
+DIGEST = "sha256:" + "3f9a" * 16
+CANDIDATE = "sha256:" + "b71c" * 16
+HOSTILE = "<script>alert(1)</script>"
+
+
+class StandIn:
+    """Implements `View`; says what was asked of it."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.now = NOON
+        self.crash = False
+
+    def status(self) -> Json:
+        if self.crash:
+            raise RuntimeError("a bug of ours")
+        return {
+            "model": "income",
+            "stable": {"version": "v7", "digest": DIGEST, "address": "127.0.0.1:8000"},
+            "role": "all",
+            "uptime_s": 267_132.0,
+            "config_digest": "c0ffee",
+            "protocol": {"/v2/models/income/infer": "open_inference"},
+            "reference": {
+                "digest": "ab12cd34" * 8,
+                "rows": 32_561,
+                "learnt": False,
+                "accepted": True,
+                "provisional": False,
+            },
+            "sampling": {"rate": 1.0},
+            "rows_total": 1_284_551,
+            "drops": {"channel_full": 12, "body_truncated": 3},
+            "states": {"ok": 11, "warning": 1, "drift": 2, "insufficient_data": 0},
+            "quality": {
+                "accuracy": _estimate(0.812, 0.801, 0.823),
+                "precision": _estimate(0.704, 0.671, 0.735),
+                "recall": _estimate(0.588, 0.552, 0.623),
+                "f1": _estimate(0.641, 0.612, 0.669),
+            },
+            "rollout": self.rollouts()[0],
+            "run": self.runs()[0],
+            "processes": {
+                "supervisor": _process(31, 4.1, 24.2, 0),
+                "edge": _process(32, 311.7, 26.9, 0),
+                "analysis": _process(33, 642.5, 118.4, 1),
+            },
+            "absent": {"gpu": "no device", "network": "the kernel counts bytes per interface"},
+        }
+
+    def features(self) -> list[Json]:
+        return [_feature(*row) for row in FEATURES]
+
+    def feature(self, name: str) -> Json | None:
+        for row in FEATURES:
+            if row[0] == name:
+                return {**_feature(*row), "bins": _bins(row), "history": self._history_of(row)}
+        return None
+
+    def _history_of(self, row: tuple[Any, ...]) -> list[Json]:
+        drift, evidence = float(row[3]), float(row[4])
+        return [
+            {
+                "at": self.now - (120 - i) * 5.0,
+                "psi": drift * _rise(i, 120) + 0.004 * (1.0 + math.sin(i * 1.7)),
+                "evidence": evidence * _rise(i, 120) + 0.3 * math.sin(i * 0.9),
+            }
+            for i in range(120)
+        ]
+
+    def history(self) -> Json:
+        points = []
+        for i in range(240):
+            wave = math.sin(i / 17) + 0.4 * math.sin(i * 1.31)
+            points.append(
+                {
+                    "at": self.now - (240 - i) * 5.0,
+                    "psi_max": 0.012 + 0.41 * _rise(i, 240),
+                    "feature": "hours_per_week",
+                    "evidence_max": 1.2 + 23.5 * _rise(i, 240),
+                    "requests_s": 412.0 + 60.0 * wave,
+                    "error_ratio": max(0.0, 0.0011 + 0.0009 * wave),
+                    "p50_s": 0.0042 + 0.0004 * wave,
+                    "p99_s": 0.0187 + 0.004 * wave,
+                    "accuracy": 0.853 - 0.041 * _rise(i, 240) + 0.002 * wave,
+                }
+            )
+        return {"points": points}
+
+    def findings(self, *, limit: int) -> list[Json]:
+        self.calls.append(("findings", limit))
+        found = [
+            ("data_drift", "hours_per_week", "drift", "PSI .42 is above .1: hours moved up by 6"),
+            ("data_drift", "workclass", "drift", "category 'gig' is 14 % of rows, never seen"),
+            ("concept_drift", "error_rate", "warning", "error rate .19 after .15"),
+            ("data_drift", "age", "ok", f"PSI .02 for 3,000 rows {HOSTILE}"),
+        ]
+        return [
+            {
+                "at": "2025-10-09T08:%02d:20Z" % (50 - 7 * i),
+                "row": 1_284_000 - 9_000 * i,
+                "kind": kind,
+                "scope": "feature",
+                "subject": subject,
+                "detector": "evidence",
+                "state": state,
+                "explain": words,
+                "version": "v7",
+            }
+            for i, (kind, subject, state, words) in enumerate(found)
+        ][:limit]
+
+    def rollouts(self) -> list[Json]:
+        return [
+            {
+                "id": "ro-7f3a",
+                "candidate": CANDIDATE,
+                "stable": DIGEST,
+                "state": "canary",
+                "weight": 0.25,
+                "step": 2,
+                "started_at": self.now - 190.0,
+                "reason": "PSI .42 of hours_per_week is above .1",
+                "measurements": [
+                    _measurement("errors", "successful", "0.09 % against 0.11 %, limit +1 %"),
+                    _measurement("latency_p99", "successful", "17.9 ms against 18.7 ms"),
+                    _measurement("quality", "inconclusive", "212 labelled rows of 1,000 needed"),
+                ],
+                "transitions": [
+                    {
+                        "at": self.now - 190.0,
+                        "from": None,
+                        "to": "staging",
+                        "reason": "gates passed",
+                    },
+                    {"at": self.now - 160.0, "from": "staging", "to": "canary", "reason": "is up"},
+                ],
+            },
+            {
+                "id": "ro-11d0",
+                "candidate": "sha256:" + "0bad" * 16,
+                "stable": DIGEST,
+                "state": "rolled_back",
+                "weight": 0.0,
+                "step": 1,
+                "started_at": self.now - 86_000.0,
+                "reason": "errors: failed (3) > failure limit (2)",
+                "measurements": [],
+                "transitions": [],
+            },
+        ]
+
+    def runs(self) -> list[Json]:
+        return [
+            {
+                "id": "run-0192",
+                "state": "succeeded",
+                "trigger": "drift",
+                "reason": "drift of hours_per_week and workclass",
+                "requested_at": self.now - 720.0,
+                "finished_at": self.now - 240.0,
+                "outcome": "succeeded",
+                "metrics": {"accuracy": 0.861},
+                "external_url": None,
+            }
+        ]
+
+    def versions(self) -> list[Json]:
+        return [{"version": "v7", "digest": DIGEST, "stable": True}]
+
+    def ledger(self, *, after: int, limit: int) -> Json:
+        self.calls.append(("ledger", (after, limit)))
+        entries = [
+            {
+                "id": i + 1,
+                "at": self.now - 900.0 + 120.0 * i,
+                "kind": kind,
+                "subject": subject,
+                "actor": actor,
+                "reason": reason,
+                "hash": f"{i:064x}",
+            }
+            for i, (kind, subject, actor, reason) in enumerate(LEDGER)
+        ]
+        shown = [entry for entry in entries if entry["id"] > after][:limit]  # type: ignore[operator]
+        return {"entries": shown, "head": f"{len(LEDGER) - 1:064x}"}
+
+    def ledger_verify(self) -> Json:
+        return {"entries": len(LEDGER), "ok": True, "broken_at": None}
+
+    def families(self) -> Sequence[Family]:
+        return [
+            Family(name="remora_analysis_up", kind="gauge", help="1.", rows=[((), 1.0)]),
+            Family(
+                name="remora_rows_total",
+                kind="counter",
+                help="Rows.",
+                labels=("model",),
+                rows=[(("income",), 5.0)],
+            ),
+        ]
+
+    async def take_labels(self, body: bytes, content_type: str) -> Json:
+        self.calls.append(("labels", (len(body), content_type)))
+        return {"joined": 1, "rejected": []}
+
+    async def trigger(self, *, reason: str, policy: str | None, actor: str) -> Json:
+        self.calls.append(("trigger", (reason, policy, actor)))
+        if policy == "busy":
+            raise Refused(409, "a run is in flight")
+        return {"action": "retrain", "reason": reason}
+
+    async def rollout_start(self, *, candidate: str, strategy: str | None, actor: str) -> Json:
+        self.calls.append(("rollout_start", (candidate, strategy, actor)))
+        return {"id": "ro-1", "candidate": candidate}
+
+    async def rollout_act(self, *, id: str, action: str, reason: str, actor: str) -> Json:
+        self.calls.append(("rollout_act", (id, action, reason, actor)))
+        return {"id": id, "state": action}
+
+    async def rollback(self, *, to: str | None, reason: str, actor: str) -> Json:
+        self.calls.append(("rollback", (to, reason, actor)))
+        return {"stable": to or "v6"}
+
+    async def accept_reference(self, *, actor: str) -> Json:
+        self.calls.append(("accept_reference", actor))
+        return {"accepted": True}
+
+    async def release(self, *, digest: str, actor: str) -> Json:
+        self.calls.append(("release", (digest, actor)))
+        return {"digest": digest}
+
+    def quarantined(self) -> list[Json]:
+        return [{"digest": "sha256:" + "0bad" * 16, "reason": "errors", "at": self.now}]
+
+    async def callback(
+        self, *, run_id: str, headers: Mapping[str, str], body: bytes
+    ) -> CallbackAnswer:
+        self.calls.append(("callback", (run_id, headers.get("webhook-id"), body)))
+        if headers.get("webhook-signature") != "good":
+            return CallbackAnswer(status=401, body={"error": "not signed by us"})
+        return CallbackAnswer(status=200, body={"state": "running"})
+
+
+# name, kind, state, psi, evidence, shape of the move
+FEATURES: list[tuple[str, str, str, float, float, str]] = [
+    ("hours_per_week", "numeric", "drift", 0.42, 24.7, "up"),
+    ("workclass", "categorical", "drift", 0.19, 11.2, "new"),
+    ("capital_gain", "numeric", "warning", 0.08, 5.1, "up"),
+    ("age", "numeric", "ok", 0.021, 0.9, "flat"),
+    ("education_num", "numeric", "ok", 0.014, 0.4, "flat"),
+    ("occupation", "categorical", "ok", 0.011, 0.2, "flat"),
+    ("marital_status", "categorical", "ok", 0.009, 0.1, "flat"),
+    ("relationship", "categorical", "ok", 0.008, -0.2, "flat"),
+    ("native_country", "categorical", "ok", 0.006, -0.4, "flat"),
+    ("capital_loss", "numeric", "ok", 0.004, -0.5, "flat"),
+    (f"weird {HOSTILE} name / with % signs", "numeric", "ok", 0.003, -0.6, "flat"),
+    ("prediction", "prediction", "ok", 0.018, 0.7, "flat"),
+]
+
+LEDGER = [
+    ("decision", "d-0192", "policy", "RETRAIN: drift of hours_per_week (PSI .42 > .1) and 1 more"),
+    ("run", "run-0192", "runner", "requested, deadline in 2 h"),
+    ("run", "run-0192", "runner", "succeeded after 6 min 12 s"),
+    ("gate", CANDIDATE[:19], "gates", "passed: accuracy .861 >= .846, p99 3.1 ms <= 4.0 ms"),
+    ("rollout", "ro-7f3a", "policy", "staging: the candidate is being started"),
+    ("rollout", "ro-7f3a", "policy", "canary step 1 of 4: 5 % of traffic"),
+    ("rollout", "ro-7f3a", "policy", f"canary step 2 of 4: 25 % of traffic {HOSTILE}"),
+]
+
+
+def _rise(i: int, of: int) -> float:
+    """From 0 to 1, steeply in the middle."""
+    return 1.0 / (1.0 + math.exp(-(i - 0.62 * of) / (0.06 * of)))
+
+
+def _estimate(value: float, lower: float, upper: float) -> Json:
+    return {"value": value, "lower": lower, "upper": upper, "rows": 5_000, "basis": "realised"}
+
+
+def _process(pid: int, cpu_s: float, mebibytes: float, restarts: int) -> dict[str, float]:
+    return {"pid": pid, "cpu_s": cpu_s, "memory_bytes": mebibytes * 2**20, "restarts": restarts}
+
+
+def _measurement(guard: str, verdict: str, words: str) -> Json:
+    return {"guard": guard, "verdict": verdict, "words": words}
+
+
+def _feature(name: str, kind: str, state: str, psi: float, evidence: float, _: str) -> Json:
+    return {
+        "name": name,
+        "kind": kind,
+        "state": state,
+        "evidence": evidence,
+        "evidence_threshold": 5.7,
+        "psi": psi,
+        "js": psi / 8,
+        "ks": math.sqrt(psi) / 3,
+        "wasserstein": psi * 9,
+        "missing_ratio": 0.012 if kind == "categorical" else 0.0,
+        "detectable_shift": 0.071,
+        "rows": 10_000,
+    }
+
+
+def _bins(row: tuple[str, str, str, float, float, str]) -> list[Json]:
+    shape = row[5]
+    if row[1] == "categorical":
+        labels = ["Private", "Self-emp", "Local-gov", "State-gov", "Federal", "other", "unseen"]
+        reference = [0.69, 0.11, 0.07, 0.05, 0.05, 0.03, 0.0]
+        current = [0.58, 0.1, 0.07, 0.04, 0.04, 0.03, 0.14] if shape == "new" else reference[:]
+    else:
+        labels = [f"{10 * i} to {10 * (i + 1)}" for i in range(12)]
+        reference = _bell(12, 5.0)
+        current = _bell(12, 6.9 if shape == "up" else 5.08)
+    return [
+        {"label": label, "reference": p, "current": q}
+        for label, p, q in zip(labels, reference, current, strict=True)
+    ]
+
+
+def _bell(count: int, centre: float) -> list[float]:
+    heights = [math.exp(-((i - centre) ** 2) / 7.0) for i in range(count)]
+    return [height / sum(heights) for height in heights]
+
+
+class House:
+    """The stand-in served as the agent serves itself."""
+
+    def __init__(self, directory: Path, *, open_reads: bool = True, metrics: bool = False) -> None:
+        self.view = StandIn()
+        self.socket_path = str(directory / "admin.sock")
+        self.gatekeeper = Gatekeeper(
+            tokens=(
+                Token(name="ada", secret=OPERATOR, roles=EVERYTHING),
+                Token(name="rob", secret=READER, roles=("read",)),
+            ),
+            hosts=frozenset({"localhost", "remora.example"}),
+            open_reads=open_reads,
+            metrics_need_token=metrics,
+        )
+        self.backend: AdminServer | None = None
+        patience = Patience(answer_s=0.5, metrics_s=0.3, linger_s=0.5, head_s=5.0)
+        self.front = FrontDesk(
+            backend=self.socket_path,
+            probes={"/healthz": self._probe, "/readyz": self._probe},
+            patience=patience,
+        )
+        self.healthy = True
+        self.port = 0
+        self._clients: list[httpx.AsyncClient] = []
+
+    async def _probe(self) -> tuple[bool, dict[str, object]]:
+        return self.healthy, {"edge": "up" if self.healthy else "down"}
+
+    async def __aenter__(self) -> "House":
+        await self.start_backend()
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
+        await self.front.serve(listener)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        for client in self._clients:
+            await client.aclose()
+        self.front.close()
+        await self.stop_backend()
+
+    async def start_backend(self) -> None:
+        self.backend = AdminServer(Api(self.view, self.gatekeeper).application(), self.socket_path)
+        await self.backend.start()
+
+    async def stop_backend(self) -> None:
+        if self.backend is not None:
+            await self.backend.stop()
+            self.backend = None
+        Path(self.socket_path).unlink(missing_ok=True)
+
+    async def hang(self) -> asyncio.Server:
+        """A backend that takes connections and never answers, as a stopped process does."""
+        await self.stop_backend()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        return await asyncio.start_unix_server(silent, self.socket_path)
+
+    def client(self, token: str | None = None) -> httpx.AsyncClient:
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", headers=headers)
+        self._clients.append(client)
+        return client
