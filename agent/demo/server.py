@@ -6,6 +6,7 @@ serves it, takes named columns as anybody's server would, and knows nothing of R
 
 import argparse
 import asyncio
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ BODY_BYTES_MAX = 16 * 1024 * 1024
 class Model:
     """One verified artifact in an onnxruntime session of one thread."""
 
-    def __init__(self, directory: Path, *, delay_s: float = 0.0, failing: float = 0.0) -> None:
+    def __init__(self, directory: Path, *, faults: Path | None = None) -> None:
         self.manifest = artifact.load(directory)
         self.preprocess = artifact.read_preprocess(directory)
         options = onnxruntime.SessionOptions()
@@ -39,8 +40,10 @@ class Model:
             str(directory / artifact.MODEL), options, providers=["CPUExecutionProvider"]
         )
         self._input = self._session.get_inputs()[0].name
-        self._delay_s = delay_s
-        self._failing = failing
+        told = json.loads(faults.read_bytes()) if faults is not None and faults.exists() else {}
+        fault = told.get(self.manifest.digest, {})
+        self._delay_s = float(fault.get("delay_s", 0.0))
+        self._failing = float(fault.get("failing", 0.0))
         self._calls = 0
 
     def infer(self, columns: dict[str, list[Any]]) -> tuple[list[Any], list[float] | None]:
@@ -53,7 +56,7 @@ class Model:
         return said.prediction.tolist(), scores
 
     async def misbehave(self) -> bool:
-        """What a bad release does: it is slow, and some of its requests fail."""
+        """What a machine may do to a release: it is slow, and some of its requests fail."""
         self._calls += 1
         if self._delay_s:
             await asyncio.sleep(self._delay_s)
@@ -148,12 +151,13 @@ def main() -> int:
     parser.add_argument("--artifact", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--name", default="model")
-    parser.add_argument("--delay-s", type=float, default=0.0, help="wait this long on each request")
-    parser.add_argument("--failing", type=float, default=0.0, help="share of requests that fail")
+    parser.add_argument(
+        "--faults", type=Path, help="JSON: digest to {failing: share of requests, delay_s: seconds}"
+    )
     args = parser.parse_args()
     started = time.monotonic()
     try:
-        model = Model(args.artifact, delay_s=args.delay_s, failing=args.failing)
+        model = Model(args.artifact, faults=args.faults)
     except ValueError as error:
         print(f"{args.artifact}: {error}")
         return 2
