@@ -6,6 +6,7 @@ It reads and translates; every change goes through the controller. Lists are bou
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.admin.view import CallbackAnswer, Json, Refused
@@ -261,6 +262,9 @@ class AgentView:
 
     async def release(self, *, digest: str, actor: str) -> Json:
         return self._agent.controller.release_digest(digest, actor)
+
+    async def run_data(self, *, run_id: str) -> Path:
+        return await self._agent.controller.retraining.rows_of(run_id)
 
     async def callback(
         self, *, run_id: str, headers: Mapping[str, str], body: bytes

@@ -2,7 +2,8 @@
 
 Lines are appended as ticks end, so a crash costs at most the line being written, and analysis
 needs no Parquet library for it (that alone is 50 MB of memory); jobs read the segments as they
-are. Raw bytes are never written, nor are redacted and sensitive features.
+are. Raw bytes are never written, nor are redacted features. Sensitive ones are: a model that was
+trained with them cannot be retrained without; list them under `redact` where that is not wanted.
 """
 
 import math
@@ -56,7 +57,7 @@ class CaptureWriter:
     def write(self, batch: Batch) -> None:
         """Keep a tick's rows."""
         self._tick += 1
-        lines = b"".join(orjson.dumps(row) + b"\n" for row in _rows(batch, self._hidden(batch)))
+        lines = b"".join(orjson.dumps(row) + b"\n" for row in _rows(batch, self._hidden()))
         try:
             file = self._open(len(lines))
             file.write(lines)
@@ -74,9 +75,8 @@ class CaptureWriter:
             self._file.close()
             self._file = None
 
-    def _hidden(self, batch: Batch) -> frozenset[str]:
-        sensitive = {feature.name for feature in batch.schema.features if feature.sensitive}
-        return self._redact | sensitive | RESERVED
+    def _hidden(self) -> frozenset[str]:
+        return self._redact | RESERVED
 
     def _open(self, room: int) -> BinaryIO:
         if self._file is not None and self._written + room <= SEGMENT_BYTES_MAX:

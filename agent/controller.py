@@ -268,7 +268,7 @@ class Controller:
         work = self._work_dir / run.id
         arguments = [str(directory), "--recipe", str(recipe), "--out", str(work)]
         try:
-            arguments += ["--data", str(await self._data.export(work / "data"))]
+            arguments += ["--data", str(await self.retraining.export(run))]
         except ValueError as error:
             log.warning("gates without recent rows", reason=str(error))
         stable = self._stable_artifact()

@@ -8,6 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ class Retraining:
             model=self._config.model.name,
             stable=self._stable_digest(),
             decision=decision,
-            window=self._data.window(),
+            window=self._window(id, decision.to_json()),
             recipe=settings.recipe,
             callback_url=None
             if public_url is None
@@ -222,6 +223,39 @@ class Retraining:
             now=now,
         )
         return commands
+
+    def _window(self, id: str, decision: Mapping[str, Any]) -> dict[str, Any]:
+        """The rows to learn from, and where CI can get them."""
+        window = self._data.window() | {"from": self._since(decision)}
+        public_url = self._config.admin.public_url
+        if public_url is not None:
+            window["data_url"] = f"{public_url.rstrip('/')}/api/v1/runs/{id}/data"
+        return window
+
+    def _since(self, decision: Mapping[str, Any]) -> float | None:
+        """When what the decision rests on began, in unix seconds: the first finding, and the tick
+        before it, in which its evidence grew. None when it rests on nothing that has a time."""
+        said = [datetime.fromisoformat(f["at"]) for f in decision["findings"] if f.get("at")]
+        if not said:
+            return None
+        return min(moment.timestamp() for moment in said) - 2 * self._config.detect.tick_s
+
+    async def rows_of(self, id: str) -> Path:
+        """The captured, labelled rows that a run may learn from. Raises `Refused`."""
+        run = self.runs.find(id)
+        if run is None:
+            raise Refused(404, f"no run {id}")
+        try:
+            directory = await self.export(run)
+        except ValueError as error:
+            raise Refused(409, str(error)) from error
+        return directory / "labelled.jsonl"
+
+    async def export(self, run: Run) -> Path:
+        """A directory with the rows that a run may learn from. Raises `ValueError`."""
+        decisions = self._ledger.entries(subject=run.decision_id, limit=1)
+        since = self._since(decisions[0].data) if decisions else None
+        return await self._data.export(self._work_dir / run.id / "data", since=since)
 
     # Runs.
 
@@ -291,13 +325,13 @@ class Retraining:
             if recipe is None:
                 raise ValueError("retrain.recipe is not set: name the recipe of the pipeline")
             work.mkdir(parents=True, exist_ok=True)
-            captured = await self._data.export(work / "data")
+            run = self.runs.find(id)
+            assert run is not None
+            captured = await self.export(run)
             arguments = [str(recipe), "--out", str(work), "--data", str(captured)]
             stable = self._stable_artifact()
             if stable is not None:
                 arguments += ["--stable", str(stable)]
-            run = self.runs.find(id)
-            assert run is not None
             arguments += ["--trigger", json.dumps({"run_id": id, "policy": run.trigger})]
             limits = JobLimits(time_s_max=max(1.0, command.deadline_at - self._clock()))
             job = await LocalRunner().start(

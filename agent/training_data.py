@@ -16,6 +16,8 @@ from agent.labels import LabelStore, LabelValue
 
 # A run learns from the most recent labelled rows; more would only make it slower.
 LABELS_MAX = 500_000
+# Rows of the world as it is now teach best, but too few of them teach nothing.
+RECENT_ROWS_MIN = 500
 
 
 class TrainingData:
@@ -40,16 +42,21 @@ class TrainingData:
             "until": self._clock(),
         }
 
-    async def export(self, directory: Path) -> Path:
+    async def export(self, directory: Path, *, since: float | None = None) -> Path:
         """Write the labelled rows as one JSON Lines file into `directory`; returns the directory.
 
-        Raises `ValueError` with the mend when captures are off.
+        `since` (unix seconds) leaves older rows out, unless fewer than `RECENT_ROWS_MIN` would be
+        left. Raises `ValueError` with the mend when captures are off.
         """
         if self._captures is None:
             raise ValueError("nothing is captured: set capture.enabled: true and let traffic come")
         labels = self._labels.labelled(rows_max=LABELS_MAX)
-        directory.mkdir(parents=True, exist_ok=True)
-        rows = await asyncio.to_thread(_write, directory, read_rows(self._captures), labels)
+        rows = 0
+        if since is not None:
+            recent = (row for row in read_rows(self._captures) if row["at"] >= since)
+            rows = await asyncio.to_thread(_write, directory, recent, labels)
+        if rows < RECENT_ROWS_MIN:
+            rows = await asyncio.to_thread(_write, directory, read_rows(self._captures), labels)
         if not rows:
             raise ValueError("no captured row has a label yet: send labels to /api/v1/labels")
         return directory
@@ -61,6 +68,7 @@ def _write(
     labels: dict[tuple[str, int], LabelValue],
 ) -> int:
     count = 0
+    directory.mkdir(parents=True, exist_ok=True)
     temporary = directory / "labelled.part"
     with temporary.open("wb") as out:
         for row in rows:
