@@ -139,7 +139,9 @@ def go_live(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step
 def hold(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step:
     moved, route = _route(rollout, 0.0, now)
     record = Record(kind="rollout", reason=why, data=_facts(moved, event))
-    return moved, (route, record, Notify(type="remora.rollout.held", reason=why))
+    notify = Notify(type="remora.rollout.held", reason=why)
+    # Or the analysis would find a candidate without requests starved.
+    return moved, (route, BeginStep(step=rollout.step, weight=0.0), record, notify)
 
 
 def roll_back(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step:
@@ -282,7 +284,8 @@ def restart(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step
         case State.STAGING:
             return moved, (route, candidate, record)
         case State.CANARY | State.PROMOTING | State.HELD:
-            return replace(moved, waiting=True), (route, candidate, record)
+            without = BeginStep(step=moved.step, weight=0.0)
+            return replace(moved, waiting=True), (route, without, candidate, record)
         case State.BAKING:
             # If its slot went with the agent, the old one may be the only one that answers.
             return replace(moved, waiting=True, warm=False), (candidate, old, record)

@@ -259,6 +259,16 @@ def test_a_sick_stable_model_lets_nobody_look_good() -> None:
     assert assessment.verdict is Verdict.INCONCLUSIVE
 
 
+def test_looking_good_beside_a_sick_stable_model_is_not_remembered() -> None:
+    analysis, rng = begun(weight=0.02), np.random.default_rng(0)
+    analysis.observe(stream(rng, 20_000, weight=0.02, control=0.5, candidate=0.0))
+    analysis.observe(stream(rng, 600, weight=0.02, start=400.0))
+    assessment = analysis.assess(420.0)
+    assert not assessment.frozen
+    # A few requests before the sickness was noticed count; four hundred would say e^100.
+    assert assessment.measurements[0].promote_evidence < 20
+
+
 def test_a_starved_arm_is_a_hard_stop_and_a_quiet_night_is_not() -> None:
     analysis = begun()
     analysis.observe(stream(np.random.default_rng(0), 30_000, weight=0.0))
@@ -378,3 +388,11 @@ def test_the_state_stays_small() -> None:
 def test_a_plan_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(ValueError, match=r"error: 0 <= delta \(0.02\) <= margin \(0.01\)"):
         AnalysisPlan(delta_error=0.02)
+
+
+def test_a_candidate_that_is_held_starves_in_peace() -> None:
+    analysis = begun()
+    analysis.observe(stream(np.random.default_rng(0), 2_000))
+    analysis.begin_step(step=0, weight=0.0, at=40.0)
+    analysis.observe(stream(np.random.default_rng(0), 30_000, weight=0.0, start=40.0))
+    assert analysis.assess(700.0).hard_stop is None

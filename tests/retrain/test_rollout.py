@@ -25,6 +25,7 @@ from retrain.rollout import (
     begin,
 )
 from retrain.rollout_messages import (
+    BeginStep,
     InstallReference,
     LeaseLost,
     MakeStable,
@@ -203,6 +204,8 @@ def test_inconclusive_at_the_end_of_the_time_is_held_without_traffic() -> None:
     assert talk.stands(State.HELD)
     assert talk.asked(SetWeights)[0].candidate_weight == 0.0
     assert talk.asked(Notify)[0].type == "remora.rollout.held"
+    # The analysis knows that no request is due, and finds nobody starved.
+    assert talk.asked(BeginStep) == [BeginStep(step=0, weight=0.0)]
     talk.tell(Operator(action="resume", actor="ada", reason="more traffic now"), 90_000.0)
     assert talk.stands(State.CANARY)
     assert talk.rollout.weight == 0.05
@@ -288,7 +291,7 @@ def test_a_slot_that_never_gets_ready_is_tried_three_times() -> None:
 
 def test_after_a_restart_a_candidate_gets_traffic_only_once_it_is_ready() -> None:
     talk = Dialogue().to_last_step().tell(Restarted(boot="b2"), 110.0)
-    assert only(talk.commands) == [SetWeights, StartSlot, Record]
+    assert only(talk.commands) == [SetWeights, BeginStep, StartSlot, Record]
     assert talk.asked(SetWeights)[0].candidate_weight == 0.0
     talk.tell(assessed(Verdict.SUCCESSFUL, step=1, requests=9_000, step_requests=900), 400.0)
     assert talk.stands(State.CANARY)

@@ -285,17 +285,21 @@ async def test_a_process_nobody_wrote_down_is_ended_before_another_starts(
     [{"digest": "sha256:" + "c" * 64}, {"started": "another-boot:1"}, {"pid": None}],
 )
 async def test_nobody_else_is_adopted(workshop: Workshop, change: dict[str, str | None]) -> None:
-    own = ProcessId.of(os.getpid())
-    assert own is not None
-    fields: dict[str, object] = {
-        "name": "B",
-        "digest": DIGEST,
-        "address": "http://127.0.0.1:1",
-        "pid": own.pid,
-        "started": own.started,
-    }
-    record = SlotRecord(**{**fields, **change})  # type: ignore[arg-type]
-    assert not workshop.slot().adopt(record)
+    # A process of our own stands for the one that got the pid: whoever adopts it, ends it.
+    other = subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True)  # noqa: ASYNC220
+    with other:
+        found = ProcessId.of(other.pid)
+        assert found is not None
+        fields: dict[str, object] = {
+            "name": "B",
+            "digest": DIGEST,
+            "address": "http://127.0.0.1:1",
+            "pid": found.pid,
+            "started": found.started,
+        }
+        assert workshop.slot().adopt(SlotRecord(**fields))  # type: ignore[arg-type]
+        changed = SlotRecord(**{**fields, **change})  # type: ignore[arg-type]
+        assert not workshop.slot().adopt(changed)
 
 
 def test_a_full_log_moves_aside(tmp_path: Path) -> None:
