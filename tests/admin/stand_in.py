@@ -1,26 +1,14 @@
-"""A small `View` with figures as a running agent has them, and a house that serves it for real:
-uvicorn on a Unix socket behind the front desk on a loopback port.
-"""
+"""A small `View` with figures as a running agent has them; it notes what was asked of it."""
 
-import asyncio
 import math
-import socket
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import httpx
-
-from agent.admin.api import Api
-from agent.admin.auth import EVERYTHING, Gatekeeper, Token
-from agent.admin.front import FrontDesk, Patience
-from agent.admin.server import AdminServer
 from agent.admin.view import CallbackAnswer, Json, Refused
 from exporters.prometheus import Family
 
-OPERATOR = "operator-secret"
-READER = "reader-secret"
 NOON = 1_760_000_000.0
 DIGEST = "sha256:" + "3f9a" * 16
 CANDIDATE = "sha256:" + "b71c" * 16
@@ -28,11 +16,13 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 class StandIn:
-    """Implements `View`; says what was asked of it."""
+    """Implements `View`. With `hostile`, names and reasons try to be more than text."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hostile: bool = True) -> None:
+        self.spice = f" {HOSTILE}" if hostile else ""
         self.calls: list[tuple[str, Any]] = []
         self.now = NOON
+        self.rows_file: Path | None = None
         self.crash = False
 
     def status(self) -> Json:
@@ -117,11 +107,11 @@ class StandIn:
             ("data_drift", "hours_per_week", "drift", "PSI .42 is above .1: hours moved up by 6"),
             ("data_drift", "workclass", "drift", "category 'gig' is 14 % of rows, never seen"),
             ("concept_drift", "error_rate", "warning", "error rate .19 after .15"),
-            ("data_drift", "age", "ok", f"PSI .02 for 3,000 rows {HOSTILE}"),
+            ("data_drift", "age", "ok", f"PSI .02 for 3,000 rows{self.spice}"),
         ]
         return [
             {
-                "at": "2025-10-09T08:%02d:20Z" % (50 - 7 * i),
+                "at": _clock(self.now - 300.0 * (i + 1)),
                 "row": 1_284_000 - 9_000 * i,
                 "kind": kind,
                 "scope": "feature",
@@ -142,7 +132,8 @@ class StandIn:
                 "stable": DIGEST,
                 "state": "canary",
                 "weight": 0.25,
-                "step": 2,
+                "step": 1,
+                "steps": [0.05, 0.25, 0.5, 1.0],
                 "started_at": self.now - 190.0,
                 "reason": "PSI .42 of hours_per_week is above .1",
                 "measurements": [
@@ -201,7 +192,7 @@ class StandIn:
                 "kind": kind,
                 "subject": subject,
                 "actor": actor,
-                "reason": reason,
+                "reason": reason + self.spice,
                 "hash": f"{i:064x}",
             }
             for i, (kind, subject, actor, reason) in enumerate(LEDGER)
@@ -227,6 +218,12 @@ class StandIn:
     async def take_labels(self, body: bytes, content_type: str) -> Json:
         self.calls.append(("labels", (len(body), content_type)))
         return {"joined": 1, "rejected": []}
+
+    async def run_data(self, *, run_id: str) -> Path:
+        self.calls.append(("run_data", run_id))
+        if self.rows_file is None:
+            raise Refused(404, f"no run {run_id}")
+        return self.rows_file
 
     async def trigger(self, *, reason: str, policy: str | None, actor: str) -> Json:
         self.calls.append(("trigger", (reason, policy, actor)))
@@ -278,7 +275,7 @@ FEATURES: list[tuple[str, str, str, float, float, str]] = [
     ("relationship", "categorical", "ok", 0.008, -0.2, "flat"),
     ("native_country", "categorical", "ok", 0.006, -0.4, "flat"),
     ("capital_loss", "numeric", "ok", 0.004, -0.5, "flat"),
-    (f"weird {HOSTILE} name / with % signs", "numeric", "ok", 0.003, -0.6, "flat"),
+    (f"weird {HOSTILE} name / 100 %", "numeric", "ok", 0.003, -0.6, "flat"),
     ("prediction", "prediction", "ok", 0.018, 0.7, "flat"),
 ]
 
@@ -289,8 +286,12 @@ LEDGER = [
     ("gate", CANDIDATE[:19], "gates", "passed: accuracy .861 >= .846, p99 3.1 ms <= 4.0 ms"),
     ("rollout", "ro-7f3a", "policy", "staging: the candidate is being started"),
     ("rollout", "ro-7f3a", "policy", "canary step 1 of 4: 5 % of traffic"),
-    ("rollout", "ro-7f3a", "policy", f"canary step 2 of 4: 25 % of traffic {HOSTILE}"),
+    ("rollout", "ro-7f3a", "policy", "canary step 2 of 4: 25 % of traffic"),
 ]
+
+
+def _clock(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()
 
 
 def _rise(i: int, of: int) -> float:
@@ -346,77 +347,3 @@ def _bins(row: tuple[str, str, str, float, float, str]) -> list[Json]:
 def _bell(count: int, centre: float) -> list[float]:
     heights = [math.exp(-((i - centre) ** 2) / 7.0) for i in range(count)]
     return [height / sum(heights) for height in heights]
-
-
-class House:
-    """The stand-in served as the agent serves itself."""
-
-    def __init__(self, directory: Path, *, open_reads: bool = True, metrics: bool = False) -> None:
-        self.view = StandIn()
-        self.socket_path = str(directory / "admin.sock")
-        self.gatekeeper = Gatekeeper(
-            tokens=(
-                Token(name="ada", secret=OPERATOR, roles=EVERYTHING),
-                Token(name="rob", secret=READER, roles=("read",)),
-            ),
-            hosts=frozenset({"localhost", "remora.example"}),
-            open_reads=open_reads,
-            metrics_need_token=metrics,
-        )
-        self.backend: AdminServer | None = None
-        patience = Patience(answer_s=0.5, metrics_s=0.3, linger_s=0.5, head_s=5.0)
-        self.front = FrontDesk(
-            backend=self.socket_path,
-            probes={"/healthz": self._probe, "/readyz": self._probe},
-            patience=patience,
-        )
-        self.healthy = True
-        self.port = 0
-        self._clients: list[httpx.AsyncClient] = []
-
-    async def _probe(self) -> tuple[bool, dict[str, object]]:
-        return self.healthy, {"edge": "up" if self.healthy else "down"}
-
-    async def __aenter__(self) -> "House":
-        await self.start_backend()
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.port = listener.getsockname()[1]
-        await self.front.serve(listener)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        for client in self._clients:
-            await client.aclose()
-        self.front.close()
-        await self.stop_backend()
-
-    async def start_backend(self) -> None:
-        self.backend = AdminServer(Api(self.view, self.gatekeeper).application(), self.socket_path)
-        await self.backend.start()
-
-    async def stop_backend(self) -> None:
-        if self.backend is not None:
-            await self.backend.stop()
-            self.backend = None
-        Path(self.socket_path).unlink(missing_ok=True)
-
-    async def hang(self) -> asyncio.Server:
-        """A backend that takes connections and never answers, as a stopped process does."""
-        await self.stop_backend()
-
-        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read()
-            writer.close()
-
-        return await asyncio.start_unix_server(silent, self.socket_path)
-
-    def client(self, token: str | None = None) -> httpx.AsyncClient:
-        headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", headers=headers)
-        self._clients.append(client)
-        return client

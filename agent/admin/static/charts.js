@@ -69,7 +69,7 @@ export function timeline(title, series, options = {}) {
   const times = series.flatMap((one) => one.points.map(([at]) => at));
   const first = Math.min(...times), last = Math.max(...times);
   const x = (at) => (last > first ? ((at - first) / (last - first)) * width : width);
-  const y = (value) => height - 2 - ((value - low) / (high - low)) * (height - 6);
+  const y = (value) => height - 2 - (Math.max(0, value - low) / (high - low)) * (height - 6);
   const format = options.format ?? String;
   const newest = series.map((one) => one.points.at(-1)?.[1] ?? null);
   const readout = el("span", { class: "readout" });
@@ -97,7 +97,11 @@ export function timeline(title, series, options = {}) {
     for (const one of series) chart.append(svg("path", { class: `stroke line-${one.kind}`, d: path(one.points, x, y) }));
     pointer(chart, { series, x, width, height, tell, newest });
   }
-  const made = el("figure", { class: "chart" }, el("figcaption", {}, el("span", {}, title), readout), chart);
+  const plot = el("div", { class: "plot" }, chart);
+  if (!empty) {
+    plot.append(el("span", { class: "high" }, format(high)), el("span", { class: "low" }, format(Math.max(low, options.low ?? low))));
+  }
+  const made = el("figure", { class: "chart" }, el("figcaption", {}, el("span", {}, title), readout), plot);
   if (empty) made.append(el("p", { class: "quiet" }, options.none ?? "nothing yet"));
   return made;
 }

@@ -2,7 +2,7 @@
 
 import { bars, meter, series, spark, timeline } from "./charts.js";
 import { el } from "./elements.js";
-import { STATES, brief, bytes, clock, figure, metric, percent, plainState, seconds, share, span, stateOf, whole } from "./words.js";
+import { STATES, brief, bytes, clock, evidence, figure, metric, percent, plainState, seconds, share, span, stateOf, whole } from "./words.js";
 
 export const quiet = (text) => el("p", { class: "quiet" }, text);
 
@@ -29,7 +29,7 @@ export function featureCard(feature, effect) {
       el("span", {}, "PSI ", el("b", {}, figure(feature.psi))),
       el("span", {}, "KS ", el("b", {}, figure(feature.ks))),
       el("span", { title: "log10 of the e-value; above the limit it is believed" }, "evidence ",
-        el("b", {}, figure(feature.evidence)),
+        el("b", {}, evidence(feature.evidence)),
         feature.evidence_threshold ? ` of ${figure(feature.evidence_threshold, 2)}` : ""),
       feature.missing_ratio > 0 ? el("span", {}, "missing ", el("b", {}, share(feature.missing_ratio))) : null,
     ),
@@ -38,7 +38,7 @@ export function featureCard(feature, effect) {
 }
 
 export function featureRow(f) {
-  const cells = [figure(f.psi), figure(f.ks), figure(f.wasserstein), share(f.missing_ratio), figure(f.evidence), figure(f.detectable_shift), whole(f.rows)];
+  const cells = [figure(f.psi), figure(f.ks), figure(f.wasserstein), share(f.missing_ratio), evidence(f.evidence), figure(f.detectable_shift), whole(f.rows)];
   return el("tr", {}, el("th", { scope: "row", title: f.name }, f.name), el("td", {}, tag(f.state)),
     ...cells.map((text) => el("td", {}, text)));
 }
@@ -48,7 +48,7 @@ export function charts({ points, effect, threshold }) {
   const score = points.some((p) => typeof p.accuracy === "number") ? "accuracy" : "rmse";
   return [
     timeline("Largest PSI", [line("psi_max", "now")], { low: 0, high: effect * 1.3, limit: effect, format: figure }),
-    timeline("Strongest evidence, log₁₀", [line("evidence_max", "now")], { high: threshold, limit: threshold, format: figure }),
+    timeline("Strongest evidence, log₁₀", [line("evidence_max", "now")], { low: 0, high: threshold, limit: threshold, format: evidence }),
     timeline("Requests per second", [line("requests_s", "calm")], { low: 0, format: figure }),
     timeline("Errors", [line("error_ratio", "bad")], { low: 0, high: 0.005, format: share }),
     timeline("Latency", [line("p50_s", "calm", "p50"), line("p99_s", "second", "p99")], { low: 0, format: seconds }),
@@ -96,7 +96,7 @@ export function rollouts(list) {
       newest.stable ? el("code", {}, brief(newest.stable)) : null),
   ];
   if (!isOver(newest)) {
-    const words = `${percent(weight, 0)} of traffic${newest.step ? `, step ${newest.step}` : ""}`;
+    const words = `${percent(weight, 0)} of traffic${steps(newest)}`;
     parts.push(el("p", { class: "weight" }, meter(weight, words), el("span", {}, words)));
   }
   if (newest.reason) parts.push(quiet(newest.reason));
@@ -112,6 +112,11 @@ export function rollouts(list) {
       el("ol", { class: "timeline" }, ...before.map((r) => entry(r.started_at, plainState(r.state), `${brief(r.candidate)} ${r.reason ?? ""}`)))));
   }
   return parts;
+}
+
+function steps({ state, step, steps: all }) {
+  if (state !== "canary" || typeof step !== "number") return "";
+  return `, step ${step + 1}${all?.length ? ` of ${all.length}` : ""}`;
 }
 
 function entry(at, what, text, more) {

@@ -26,6 +26,9 @@ export function figure(value, digits = 3) {
   return Number(value.toPrecision(digits)).toString();
 }
 
+// Evidence without a row to rest on comes as a very small logarithm.
+export const evidence = (value) => (known(value) && value > -20 ? figure(value) : known(value) ? "none" : "–");
+
 export function percent(value, digits = 1) {
   return known(value) ? `${(100 * value).toFixed(digits)}${THIN}%` : "–";
 }
