@@ -148,7 +148,7 @@ class AgentView:
                 stable=monitor.stable,
                 features=self._exported,
                 max_series=agent.config.export.max_series,
-                rows_total=monitor.rows_total,
+                rows_total=monitor.rows_since_start,
                 sampling_rate=agent.config.sampling.rate,
                 drops=self._drops(),
                 labels=agent.intake.labels.outcomes,
@@ -160,6 +160,7 @@ class AgentView:
                 outbox={state.value: n for state, n in retraining.outbox.counts().items()},
                 rollout=None if rollout is None else RolloutFigures(**rollout),
                 rollbacks=agent.controller.rollbacks,
+                provisional=monitor.provisional,
             )
         )
 

@@ -5,12 +5,15 @@ counters of a scrape rising while analysis lives; when analysis restarts, Promet
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent.sources.proxy import EdgeCounters, RouteCounters
 
 # Versions come and go for months; the table of (version, route) must not.
 CELLS_MAX = 200
+OVERFLOW = ("other", "other")
 
 
 @dataclass(slots=True)
@@ -27,17 +30,22 @@ class Cell:
     def plus(self, later: RouteCounters) -> "Cell":
         """This cell and a newer edge's counts of the same, as one."""
         return Cell(
-            codes=self.codes + Counter(later.codes),
+            codes=_sum(self.codes, later.codes),
             duration_counts=_added(self.duration_counts, later.duration_counts),
             duration_sum_s=self.duration_sum_s + later.duration_sum_s,
             first_byte_counts=_added(self.first_byte_counts, later.first_byte_counts),
             first_byte_sum_s=self.first_byte_sum_s + later.first_byte_sum_s,
-            in_flight=later.in_flight,
+            in_flight=self.in_flight + later.in_flight,  # of an edge that is gone: 0
         )
 
     @property
     def requests(self) -> int:
         return sum(self.codes.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Its figures as plain values, by the names of the fields."""
+        plain: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        return {**plain, "codes": dict(self.codes)}
 
 
 class EdgeTotals:
@@ -49,9 +57,14 @@ class EdgeTotals:
         self._ended_drops: Counter[str] = Counter()
         self._ended_refused: Counter[str] = Counter()
         self._ended_kept = 0
+        self._restored: Mapping[str, Any] | None = None
 
     def take(self, counters: EdgeCounters) -> None:
         """A cumulative snapshot; one of a new edge closes the book on the edge before."""
+        if self._restored is not None:
+            if self._restored["start_id"] == counters.start_id:
+                self._reopen(self._restored)
+            self._restored = None
         if self.latest is not None and self.latest.start_id != counters.start_id:
             self._ended = self.cells()
             for cell in self._ended.values():
@@ -61,14 +74,42 @@ class EdgeTotals:
             self._ended_kept = self.kept
         self.latest = counters
 
+    def state(self) -> dict[str, Any]:
+        """What edges before the present one counted, as JSON-able values."""
+        return {
+            "start_id": self.latest.start_id if self.latest else "",
+            "cells": [[*key, cell.to_json()] for key, cell in self._ended.items()],
+            "drops": dict(self._ended_drops),
+            "refused": dict(self._ended_refused),
+            "kept": self._ended_kept,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue, if the edge of back then still runs.
+
+        Of an edge that has ended meanwhile the last counts are not known: then all counters start
+        from zero, which a scrape understands, and not from a little less than they were.
+        """
+        self._restored = state
+
+    def _reopen(self, state: Mapping[str, Any]) -> None:
+        self._ended = {
+            (version, route): Cell(**{**cell, "codes": Counter(cell["codes"])})
+            for version, route, cell in state["cells"]
+        }
+        self._ended_drops = Counter(state["drops"])
+        self._ended_refused = Counter(state["refused"])
+        self._ended_kept = int(state["kept"])
+
     def cells(self) -> dict[tuple[str, str], Cell]:
         """(version, route) to the sums."""
         found = dict(self._ended)
         if self.latest is not None:
             for route in self.latest.routes:
                 key = (route.version, route.route)
-                if key in found or len(found) < CELLS_MAX:
-                    found[key] = found.get(key, Cell()).plus(route)
+                if key not in found and len(found) >= CELLS_MAX:
+                    key = OVERFLOW
+                found[key] = found.get(key, Cell()).plus(route)
         return found
 
     @property
@@ -110,6 +151,11 @@ def quantile(bounds: tuple[float, ...], counts: list[int], share: float) -> floa
             return lower + (bounds[index] - lower) * (rank - below) / count
         below += count
     return bounds[-1] if bounds else None
+
+
+def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> Counter[str]:
+    """Like `+` of two counters, with its zeros: a series that is zero is there."""
+    return Counter({key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}})
 
 
 def _added(one: list[int], other: tuple[int, ...] | list[int]) -> list[int]:

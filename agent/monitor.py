@@ -76,6 +76,7 @@ class ModelMonitor:
         self._last_tick_at: dict[str, float] = {}
         self._last_labels_at: dict[str, float] = {}
         self.rows_total = 0
+        self._rows_before = 0  # of the snapshot that was restored
         self.type_changes: Counter[str] = Counter()
         self.unexpected: Counter[str] = Counter()
         self.findings: deque[Reading] = deque(maxlen=FINDINGS_MAX)
@@ -122,10 +123,19 @@ class ModelMonitor:
         """The detectors of a version; None before it has a reference and was seen."""
         return self._watches.get(version)
 
+    def watches(self) -> dict[str, VersionWatch]:
+        """Version to its detectors, of every version that was seen."""
+        return dict(self._watches)
+
     @property
     def provisional(self) -> VersionWatch | None:
         """Effects against a reference that is still being learnt: to look at, not to act on."""
         return self._learning.provisional if self._learning is not None else None
+
+    @property
+    def rows_since_start(self) -> int:
+        """Rows that this process has decoded: a counter's value, see `agent.scrape`."""
+        return self.rows_total - self._rows_before
 
     @property
     def learnt_rows(self) -> int:
@@ -235,7 +245,7 @@ class ModelMonitor:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a snapshot. What the ledger says of versions is applied afterwards."""
         self._learner.restore(state["schema"])
-        self.rows_total = int(state["rows_total"])
+        self.rows_total = self._rows_before = int(state["rows_total"])
         self.findings.extend(Reading.from_json(event) for event in state["findings"])
         self.stable = state["stable"]
         for version, text in state["references"].items():

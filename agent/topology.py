@@ -199,7 +199,11 @@ class Agent:
         self._snapshot_at = time.time()
         try:
             self._snapshot.save(
-                {"monitor": self.intake.monitor.state(), "view": self.view.state()},
+                {
+                    "monitor": self.intake.monitor.state(),
+                    "view": self.view.state(),
+                    "totals": self.totals.state(),
+                },
                 now=self._snapshot_at,
             )
         except OSError as error:
@@ -210,6 +214,7 @@ class Agent:
         try:
             self.intake.monitor.restore(state["monitor"])
             self.view.restore(state["view"])
+            self.totals.restore(state.get("totals", {"start_id": ""}))
         except (KeyError, TypeError, ValueError) as error:
             log.error("snapshot not used, detectors start anew", error=repr(error))
 

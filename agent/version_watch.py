@@ -69,6 +69,9 @@ class VersionWatch:
         self.quality: Quality | None = None
         self.rows = 0
         self.labelled_rows = 0
+        # What the counters stood at when a snapshot was restored: counters start from there.
+        self._bins_before: dict[str, dict[str, int]] = {}
+        self._scores_before: dict[str, dict[str, tuple[float, float]]] = {}
 
     def _monitor(self, reference: Reference, share: float, kind: str) -> Monitor:
         return Monitor(
@@ -171,6 +174,23 @@ class VersionWatch:
         """Realised quality; empty without labels."""
         return self.quality.metrics() if self.quality is not None else {}
 
+    def bins(self) -> dict[str, dict[str, int]]:
+        """Rows by feature and exported bin since this process started: a counter's values."""
+        counts = self.data.export_bins()
+        for name, before in self._bins_before.items():
+            counts[name] = {bin: n - before[bin] for bin, n in counts[name].items()}
+        return counts
+
+    def scores(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """Log-evidence (up, down) by feature and score since this process started."""
+        scores = self.data.score_counters()
+        for name, before in self._scores_before.items():
+            scores[name] = {
+                score: (up - before[score][0], down - before[score][1])
+                for score, (up, down) in scores[name].items()
+            }
+        return scores
+
     def state(self) -> dict[str, Any]:
         """Everything that matters, for a snapshot; the reference is kept elsewhere."""
         return {
@@ -195,6 +215,8 @@ class VersionWatch:
         if state["reference"] != self.reference.digest:
             raise ValueError("the snapshot belongs to another reference")
         self.data = Monitor.restore(self.reference, state["data"])
+        self._bins_before = self.data.export_bins()
+        self._scores_before = self.data.score_counters()
         if state["prediction"] is not None:
             self.prediction = Monitor.restore(self.reference, state["prediction"])
         self.concept.restore(state["concept"])

@@ -1,0 +1,193 @@
+"""Families about features, predictions and quality: what the detectors of each version say.
+
+Every family about features has at most `max_series` series. Counters come for a fixed set of the
+stable version's features, all of their bins from zero on, so that replicas add up in PromQL;
+gauges come for the most drifted.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from agent.scrape import Row, ScrapeInput, family, label
+from agent.version_watch import VersionWatch
+from detectors import STATE_NUMBER, Monitor, State
+from exporters.prometheus import Family
+
+EXPORTED_BINS = 8
+EXPORTED_SCORES = 8
+STATISTICS = ("psi", "js", "wasserstein", "ks")
+
+
+@dataclass(slots=True)
+class _Gauges:
+    """Rows of the gauges, filled monitor by monitor."""
+
+    drift: list[Row] = field(default_factory=list)
+    states: list[Row] = field(default_factory=list)
+    evidence: list[Row] = field(default_factory=list)
+    concept: list[Row] = field(default_factory=list)
+    missing: list[Row] = field(default_factory=list)
+    shifts: list[Row] = field(default_factory=list)
+
+
+def drift_families(seen: ScrapeInput) -> list[Family]:
+    """Distances, states and evidence of every version, the most drifted features of each."""
+    rows = _Gauges()
+    watches = [(watch, False) for watch in seen.watches.values()]
+    if seen.provisional is not None and seen.stable not in seen.watches:
+        watches.append((seen.provisional, True))
+    monitors = [(w, p, scope, m) for w, p in watches for scope, m in _monitors(w)]
+    room = max(1, seen.max_series // len(STATISTICS) // max(1, len(monitors)))
+    for watch, provisional, scope, monitor in monitors:
+        _monitor_rows(rows, seen, watch, (scope, monitor), room=room, provisional=provisional)
+    for watch, provisional in watches:
+        _concept_rows(rows, seen, watch, provisional=provisional)
+    state_words = "0 ok, 1 warning, 2 drift, -1 insufficient data."
+    return [
+        family(
+            "feature_drift",
+            "gauge",
+            "Distance between reference and the last 10,000 rows.",
+            "model version feature statistic",
+            rows.drift,
+        ),
+        family("drift_state", "gauge", state_words, "model version scope feature", rows.states),
+        family(
+            "drift_evidence",
+            "gauge",
+            "log10 of the strongest e-value.",
+            "model version scope",
+            rows.evidence,
+        ),
+        family("concept_drift_state", "gauge", state_words, "model version detector", rows.concept),
+        family(
+            "feature_missing_ratio",
+            "gauge",
+            "Share of missing values over the last 10,000 rows.",
+            "model feature",
+            rows.missing,
+        ),
+        family(
+            "feature_detectable_shift",
+            "gauge",
+            "Smallest shift that can be seen, in standard deviations.",
+            "model feature",
+            rows.shifts,
+        ),
+    ]
+
+
+def _monitor_rows(
+    rows: _Gauges,
+    seen: ScrapeInput,
+    watch: VersionWatch,
+    watched: tuple[str, Monitor],
+    *,
+    room: int,
+    provisional: bool,
+) -> None:
+    scope, monitor = watched
+    model, version = seen.model, watch.version
+    effects = monitor.effects()
+    if monitor.rows:
+        strongest = max(monitor.evidence().values())
+        rows.evidence.append(((model, version, scope), strongest))
+    shifts = monitor.detectable_shift()
+    for name in _most_drifted(effects, room):
+        figures, feature = effects[name], label(name)
+        state = State.INSUFFICIENT_DATA if provisional else State(str(figures["state"]))
+        subject = feature if scope == "feature" else ""
+        rows.states.append(((model, version, scope, subject), float(STATE_NUMBER[state])))
+        if scope == "prediction" and name in watch.data.names:
+            continue  # a feature of that name has the series already
+        if figures["rows"]:
+            rows.drift += [
+                ((model, version, feature, statistic), float(figures[statistic]))
+                for statistic in STATISTICS
+            ]
+        if version == seen.stable and scope == "feature":
+            rows.missing.append(((model, feature), float(figures["missing_ratio"])))
+            rows.shifts.append(((model, feature), shifts[name]))
+
+
+def _concept_rows(
+    rows: _Gauges, seen: ScrapeInput, watch: VersionWatch, *, provisional: bool
+) -> None:
+    found = {"bernoulli": State(watch.concept.status)}
+    if watch.residual is not None:
+        [found["residual"]] = watch.residual.states().values()
+    for detector, state in found.items():
+        shown = State.INSUFFICIENT_DATA if provisional else state
+        labels = (seen.model, watch.version, detector)
+        rows.concept.append((labels, float(STATE_NUMBER[shown])))
+
+
+def _monitors(watch: VersionWatch) -> Iterator[tuple[str, Monitor]]:
+    yield "feature", watch.data
+    if watch.prediction is not None:
+        yield "prediction", watch.prediction
+
+
+def _most_drifted(effects: Mapping[str, Mapping[str, float | int | str]], room: int) -> list[str]:
+    """At most `room` names, in the order of the schema: states first, then how far they moved."""
+    if len(effects) <= room:
+        return list(effects)
+
+    def concern(name: str) -> tuple[int, float]:
+        figures = effects[name]
+        return STATE_NUMBER[State(str(figures["state"]))], float(figures["psi"])
+
+    kept = set(sorted(effects, key=concern, reverse=True)[:room])
+    return [name for name in effects if name in kept]
+
+
+def fleet_families(seen: ScrapeInput) -> list[Family]:
+    """Counters that add over replicas: bins and log-evidence, of a fixed set of features."""
+    bins: list[Row] = []
+    shares: list[Row] = []
+    up: list[Row] = []
+    down: list[Row] = []
+    stable = seen.watches.get(seen.stable)
+    if stable is None:
+        return []
+    reference = stable.reference.hash8
+    counts, expected, scores = stable.bins(), stable.data.export_reference(), stable.scores()
+    known = seen.features or stable.data.names
+    room = seen.max_series // max(EXPORTED_BINS, EXPORTED_SCORES)
+    for name in [name for name in known if name in counts][:room]:
+        feature = label(name)
+        labels = (seen.model, stable.version, reference, feature)
+        bins += [((*labels, bin), float(n)) for bin, n in counts[name].items()]
+        shares += [((*labels, bin), share) for bin, share in expected[name].items()]
+        for score, (rising, falling) in scores[name].items():
+            up.append(((seen.model, reference, feature, score), rising))
+            down.append(((seen.model, reference, feature, score), falling))
+    by_bin = "model version reference feature bin"
+    by_score = "model reference feature score"
+    return [
+        family("feature_bin_total", "counter", "Rows by bin of a feature.", by_bin, bins),
+        family("reference_bin_ratio", "gauge", "The reference's share of a bin.", by_bin, shares),
+        family("evidence_up_total", "counter", "Log-evidence for drift, up.", by_score, up),
+        family("evidence_down_total", "counter", "Log-evidence for drift, down.", by_score, down),
+    ]
+
+
+def quality_families(seen: ScrapeInput) -> list[Family]:
+    """Realised quality with its interval, where there is one."""
+    rows: dict[str, list[Row]] = {"": [], "_lower": [], "_upper": []}
+    for version, watch in seen.watches.items():
+        for metric, estimate in watch.metrics().items():
+            labels = (seen.model, version, metric, "realised")
+            rows[""].append((labels, estimate.value))
+            if estimate.lower == estimate.lower:
+                rows["_lower"].append((labels, estimate.lower))
+                rows["_upper"].append((labels, estimate.upper))
+    helps = {
+        "": "Quality over the most recent labelled rows.",
+        "_lower": "Lower limit of its 95 % interval.",
+        "_upper": "Upper limit of its 95 % interval.",
+    }
+    return [
+        family(f"model_quality{end}", "gauge", helps[end], "model version metric basis", found)
+        for end, found in rows.items()
+    ]
