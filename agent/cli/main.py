@@ -25,6 +25,7 @@ GROUPS: Final = (
     "ledger",
     "release",
     "retrain",
+    "demo",
 )
 
 DONE: Final = 0

@@ -72,7 +72,7 @@ class Prepared:
 def prepare(recipe: Recipe, captures: Path | None, *, now: float) -> Prepared:
     """Reads what the recipe names and what was captured, and splits it.
 
-    captures: a Parquet file or a directory of such, None to train on the original set alone.
+    captures: a Parquet or JSON Lines file or a directory of such, None to train on the original set alone.
     now: UNIX seconds, from which the label lag counts.
     Raises DataError, in one line with the mend.
     """
@@ -122,10 +122,12 @@ def _captured(recipe: Recipe, captures: Path | None, now: float, counts: Counter
     if captures is None:
         return _empty(recipe)
     wanted = _wanted(recipe, "label")
-    paths = sorted(captures.rglob("*.parquet")) if captures.is_dir() else [captures]
+    kinds = ("*.parquet", "*.jsonl")
+    found = [path for kind in kinds for path in captures.rglob(kind)]
+    paths = sorted(found) if captures.is_dir() else [captures]
     if not captures.exists() or not paths:
         raise DataError(
-            f"{captures}: no captured rows (*.parquet): set capture.enabled: true and let traffic "
+            f"{captures}: no captured rows (*.jsonl, *.parquet): set capture.enabled: true and let traffic "
             "come, or leave --data out to train on the recipe's own data"
         )
     tables = read_tables(paths, wanted, optional=("at", "request_id", "row"), skipped=counts)

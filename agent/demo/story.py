@@ -1,0 +1,456 @@
+"""The main job, end to end, as a story: watch, detect, retrain, gate, canary, promote, roll back.
+
+Nothing here decides anything. It starts the parts, sends traffic, changes the world, and reads
+from Remora's own API what Remora did; a step that did not truly happen makes the demo fail.
+"""
+
+import asyncio
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from agent.demo.ci import ContinuousIntegration, Serving
+from agent.demo.rows import as_before, drifting, read_people
+from agent.demo.stage import MODEL, Stage
+from agent.demo.timeline import Timeline, share, size
+from agent.demo.traffic import Traffic
+from retrain.runners.local import JobLimits, LocalRunner, pipeline_argv
+
+SEED = 20
+REQUESTS_S = 160.0
+QUIET_ROWS = 6_000
+STEP_S_MAX = 75.0
+FAULT = {"failing": 0.3}
+RUN_ENDS = ("produced", "failed", "timed_out", "cancelled")
+
+Json = dict[str, Any]
+
+
+class Story:
+    """One telling. `tell` returns the exit code."""
+
+    def __init__(self, stage: Stage, timeline: Timeline) -> None:
+        self._stage = stage
+        self._timeline = timeline
+        self._client = httpx.AsyncClient(base_url=stage.admin_url, trust_env=False, timeout=10.0)
+        self._people = read_people()
+        self._rng = random.Random(SEED)  # noqa: S311 - which row comes next is no secret
+        self._ci: ContinuousIntegration | None = None
+        self._traffic: Traffic | None = None
+        self._serving: Serving | None = None
+
+    async def tell(self) -> int:
+        """Every chapter in order; 0 when each step truly happened."""
+        stage, timeline = self._stage, self._timeline
+        timeline.title("1. A model in production, and Remora beside it")
+        await self._first_model()
+        timeline.say("configuration of the agent:")
+        timeline.show(stage.write_config())
+        await asyncio.to_thread(stage.start_model)
+        await asyncio.to_thread(stage.start_agent)
+        timeline.say(f"status page: {stage.admin_url}/")
+        await self._open_ci()
+        await self._quiet()
+        timeline.title("2. The world changes")
+        await self._drift()
+        timeline.title("3. Retraining, gates, canary, promotion")
+        await self._retraining()
+        promoted = await self._promotion() if not timeline.failures else None
+        if not timeline.failures:
+            timeline.title("4. A bad candidate")
+            await self._bad_candidate(promoted)
+            await self._account()
+        return 1 if timeline.failures else 0
+
+    async def close(self) -> None:
+        """End everything that was started here."""
+        if self._traffic is not None:
+            await self._traffic.stop()
+        if self._serving is not None:
+            await self._serving.stop()
+        await self._client.aclose()
+
+    # Chapter 1.
+
+    async def _first_model(self) -> None:
+        """Trained there and then on real rows, by the pipeline that retraining uses."""
+        stage, timeline = self._stage, self._timeline
+        job = await LocalRunner().start(
+            pipeline_argv("run", str(stage.recipe), "--out", str(stage.first)),
+            cwd=stage.directory,
+            limits=JobLimits(time_s_max=180.0, nice=0),
+        )
+        async for progress in job.events():
+            self._show_training("first model", dict(progress))
+        end = await job.wait()
+        timeline.end_bar("first model")
+        # Without a stable model to be compared with, gates have nothing to pass.
+        trained = (stage.artifact / "manifest.json").exists()
+        if not trained:
+            timeline.check(False, f"the first model was trained: {end.stderr_tail[-300:]}")
+            raise RuntimeError("there is no first model")
+        manifest = json.loads((stage.artifact / "manifest.json").read_bytes())
+        timeline.check(
+            True,
+            "a first model was trained on UCI Adult and packaged",
+            accuracy=share(_accuracy(manifest)),
+            compressed=_chosen(manifest),
+        )
+
+    def _show_training(self, name: str, progress: Json) -> None:
+        step = str(progress.get("step", ""))
+        metrics = progress.get("metrics") or {}
+        said = step + "".join(
+            f"  {key} {value:.3g}" for key, value in list(metrics.items())[:2] if value is not None
+        )
+        self._timeline.bar(name, float(progress["done"]), float(progress["total"] or 1), said)
+
+    async def _open_ci(self) -> None:
+        stage = self._stage
+        self._ci = ContinuousIntegration(
+            directory=stage.ci,
+            recipe=stage.recipe,
+            secret=stage.secret,
+            remora_token=stage.token,
+            stable_artifact=self._stable_artifact,
+            on_step=self._on_ci_step,
+        )
+        self._ci.url = f"http://127.0.0.1:{stage.ports.ci}"
+        self._serving = Serving(self._ci.application(), stage.ports.ci)
+        await self._serving.start()
+
+    def _stable_artifact(self) -> Path:
+        """What is in production, as CI is told when it asks."""
+        stable = httpx.get(
+            f"{self._stage.admin_url}/api/v1/status", trust_env=False, timeout=10.0
+        ).json()["stable"]["digest"]
+        return self._stage.state / "artifacts" / str(stable).replace(":", "-")
+
+    def _on_ci_step(self, step: str, facts: Json) -> None:
+        timeline = self._timeline
+        if step == "webhook":
+            if facts["type"].startswith("remora.retrain"):
+                timeline.end_bar("CI waits for labels")
+                timeline.say("CI: signed webhook verified", type=facts["type"])
+        elif step == "waiting":
+            timeline.bar(
+                "CI waits for labels",
+                facts["rows"],
+                facts["wanted"],
+                f"{facts['rows']:,} labelled rows of the new world",
+            )
+        elif step == "training":
+            timeline.end_bar("CI waits for labels")
+            if "metrics" in facts:
+                self._show_training("CI trains", facts)
+        elif step == "trained":
+            timeline.end_bar("CI trains")
+            timeline.say(
+                "CI: candidate trained, compressed and packaged",
+                size=size(_model_bytes(facts["manifest"])),
+                compressed=_chosen(facts["manifest"]),
+            )
+        elif step == "failed":
+            timeline.say(f"CI: the pipeline failed: {facts['why']}")
+        elif step == "callback" and facts["status"] != "running":
+            timeline.say(f"CI: called back {facts['status']}", answer=facts["answer"])
+
+    async def _quiet(self) -> None:
+        """Traffic as it always was: nothing may alarm."""
+        stage, timeline = self._stage, self._timeline
+        self._traffic = Traffic(
+            url=f"http://127.0.0.1:{stage.ports.proxy}/v2/models/{MODEL}/infer",
+            labels_url=f"{stage.admin_url}/api/v1/labels",
+            token=stage.token,
+            source=as_before(self._people, self._rng),
+            requests_s=REQUESTS_S,
+            seed=SEED,
+        )
+        self._traffic.start()
+        status = await self._until(
+            lambda s: s["rows_total"] >= QUIET_ROWS and s["quality"].get("accuracy"),
+            bar=("ordinary traffic", lambda s: (s["rows_total"], QUIET_ROWS)),
+        )
+        findings = [f for f in await self._findings() if f["state"] in ("warning", "drift")]
+        timeline.check(
+            status is not None and not findings,
+            "ordinary traffic raised no alarm",
+            rows=f"{status['rows_total'] if status else 0:,}",
+            accuracy=_quality(status),
+            protocol=next(iter(status["protocol"].values()), "–") if status else "–",
+        )
+        self._accuracy_before = _quality(status)
+
+    # Chapter 2.
+
+    async def _drift(self) -> None:
+        timeline, traffic = self._timeline, self._traffic
+        assert traffic is not None
+        timeline.say("hours now come in minutes; clients are younger; a new workclass appears")
+        rows_at_change = traffic.rows
+        traffic.source = drifting(self._people, self._rng)
+        found = await self._until_found(
+            lambda findings: [f for f in findings if f["state"] == "drift"]
+        )
+        for finding in found[:4]:
+            timeline.say(
+                finding["explain"],
+                evidence=f"10^{finding['evidence']:.0f}",
+                effect=f"{finding['effect']['name']} {finding['effect']['value']:.2f}",
+            )
+        timeline.check(
+            bool(found),
+            "drift found",
+            rows_until_detection=f"at most {traffic.rows - rows_at_change:,}",
+            subjects=", ".join(sorted({f["subject"] for f in found})),
+        )
+
+    # Chapter 3.
+
+    async def _retraining(self) -> None:
+        timeline = self._timeline
+        assert self._ci is not None
+        run = await self._until(lambda s: s["run"] and s["run"]["state"] in RUN_ENDS)
+        timeline.check(
+            run is not None
+            and run["run"]["state"] == "produced"
+            and bool(self._ci.finished)
+            and not self._ci.refused,
+            "retrained by CI: webhook delivered, callback signed, artifact fetched and verified",
+            during=f"accuracy fell from {self._accuracy_before} to {_quality(run)}",
+        )
+        if timeline.failures:
+            return
+        gates = await self._ledger_entry("gate")
+        timeline.check(
+            gates is not None and gates["data"].get("passed") is True,
+            f"gates measured again by Remora: {gates['reason'] if gates else 'none'}",
+        )
+        for words in _gate_words(gates):
+            timeline.say(words)
+
+    async def _promotion(self) -> Json | None:
+        timeline = self._timeline
+        status = await self._until(
+            lambda s: s["rollout"] and s["rollout"]["state"] in ("baking", "live"),
+            bar=("canary", _canary_progress),
+        )
+        timeline.end_bar("canary")
+        rollout = status["rollout"] if status else None
+        timeline.check(
+            rollout is not None,
+            "canary promoted",
+            canary_requests=rollout["requests"] if rollout else 0,
+            because=rollout["reason"][:160] if rollout else "–",
+        )
+        live = await self._until(lambda s: s["rollout"]["state"] == "live")
+        good = await self._until(
+            lambda s: s["quality"].get("accuracy") and s["quality"]["accuracy"]["rows"] >= 500
+        )
+        findings = [
+            f
+            for f in await self._findings()
+            if good is not None
+            and f["version"] == good["stable"]["version"]
+            and f["state"] == "drift"
+        ]
+        timeline.check(
+            live is not None and good is not None and not findings,
+            "the new model is live, measured against its own reference",
+            accuracy=_quality(good),
+            version=good["stable"]["version"] if good else "–",
+        )
+        return live
+
+    # Chapter 4.
+
+    async def _bad_candidate(self, before: Json | None) -> None:
+        timeline = self._timeline
+        assert self._ci is not None
+        known = len(self._ci.finished)
+        timeline.say("an operator asks for a refresh; this build will crash on 3 of 10 requests")
+        answer = await self._client.post(
+            "/api/v1/trigger",
+            json={"reason": "weekly refresh"},
+            headers={"authorization": f"Bearer {self._stage.token}"},
+        )
+        if answer.status_code != 200:
+            timeline.check(False, f"a retraining by hand: {answer.text[:200]}")
+            return
+        await self._until(lambda _: len(self._ci.finished) > known if self._ci else False)
+        if len(self._ci.finished) <= known:
+            timeline.check(False, "CI brought a second candidate")
+            return
+        digest = self._ci.finished[-1]["digest"]
+        self._stage.misbehave({digest: FAULT})
+        rolled = await self._until(
+            lambda s: (
+                s["rollout"]["candidate"] == digest
+                and s["rollout"]["state"] in ("rolled_back", "aborted", "failed", "live")
+            ),
+            bar=("second canary", _canary_progress),
+        )
+        timeline.end_bar("second canary")
+        rollout = await self._rollout(digest)
+        stable = rolled["stable"]["digest"] if rolled else None
+        held = (await self._client.get("/api/v1/quarantine")).json()["quarantine"]
+        timeline.check(
+            rolled is not None and rolled["rollout"]["state"] == "rolled_back",
+            "bad candidate caught by the canary and rolled back",
+            canary_requests=rolled["rollout"]["requests"] if rolled else 0,
+            rollback=_rollback_time(rollout),
+            because=_why_rolled_back(rollout),
+        )
+        timeline.check(
+            before is not None
+            and stable == before["stable"]["digest"]
+            and any(entry["digest"] == digest for entry in held),
+            "the good model serves on; the bad digest is in quarantine",
+        )
+
+    async def _account(self) -> None:
+        """What it cost the clients, and whether the ledger holds."""
+        timeline, traffic = self._timeline, self._traffic
+        assert traffic is not None
+        assert self._ci is not None
+        verified = (await self._client.get("/api/v1/ledger/verify")).json()
+        timeline.title("Account")
+        timeline.check(verified["ok"], "the ledger's hash chain holds", entries=verified["entries"])
+        wanted = {"remora.drift.detected", "remora.rollout.promoted", "remora.rollout.rolled_back"}
+        timeline.check(
+            wanted <= set(self._ci.received) and not self._ci.refused,
+            "every webhook arrived signed",
+            received=len(self._ci.received),
+        )
+        timeline.say(
+            "traffic",
+            requests=f"{traffic.requests:,}",
+            rows=f"{traffic.rows:,}",
+            failed=f"{traffic.failed} (all of them the bad candidate's)",
+            labels=f"{traffic.labels:,}",
+        )
+        status = (await self._client.get("/api/v1/status")).json()
+        memory = {
+            name: size(process.get("memory_bytes", 0.0))
+            for name, process in status["processes"].items()
+        }
+        timeline.say("memory of Remora's processes", **memory)
+        timeline.say(f"took {timeline.elapsed_s:.0f} s")
+
+    # Looking.
+
+    async def _until(
+        self,
+        reached: Callable[[Json], Any],
+        *,
+        bar: tuple[str, Callable[[Json], tuple[float, float]]] | None = None,
+    ) -> Json | None:
+        """The first status for which `reached` is true; None when that takes too long."""
+        deadline = asyncio.get_running_loop().time() + STEP_S_MAX
+        while asyncio.get_running_loop().time() < deadline:
+            try:
+                status: Json = (await self._client.get("/api/v1/status")).json()
+                if bar is not None:
+                    done, total = bar[1](status)
+                    self._timeline.bar(bar[0], min(done, total), total)
+                if reached(status):
+                    if bar is not None:
+                        self._timeline.end_bar(bar[0])
+                    return status
+            except (httpx.HTTPError, ValueError):
+                pass  # busy or restarting: ask again
+            await asyncio.sleep(0.25)
+        return None
+
+    async def _until_found(self, wanted: Callable[[list[Json]], list[Json]]) -> list[Json]:
+        deadline = asyncio.get_running_loop().time() + STEP_S_MAX
+        while asyncio.get_running_loop().time() < deadline:
+            found = wanted(await self._findings())
+            if found:
+                return found
+            await asyncio.sleep(0.2)
+        return []
+
+    async def _findings(self) -> list[Json]:
+        found: list[Json] = (await self._client.get("/api/v1/findings")).json()["findings"]
+        return found
+
+    async def _ledger_entry(self, kind: str) -> Json | None:
+        """The newest entry of a kind, once there is one."""
+        for _ in range(int(STEP_S_MAX / 0.5)):
+            entries = (await self._client.get("/api/v1/ledger", params={"limit": 1000})).json()
+            found: list[Json] = [e for e in entries["entries"] if e["kind"] == kind]
+            if found:
+                return found[-1]
+            await asyncio.sleep(0.5)
+        return None
+
+    async def _rollout(self, candidate: str) -> Json | None:
+        rollouts: list[Json] = (await self._client.get("/api/v1/rollouts")).json()["rollouts"]
+        return next((r for r in rollouts if r["candidate"] == candidate), None)
+
+
+def _canary_progress(status: Json) -> tuple[float, float]:
+    rollout = status["rollout"] or {}
+    return float(rollout.get("requests") or 0), 400.0
+
+
+def _quality(status: Json | None) -> str:
+    accuracy = (status or {}).get("quality", {}).get("accuracy")
+    return "–" if not accuracy else f"{accuracy['value']:.1%}"
+
+
+def _accuracy(manifest: Json) -> float | None:
+    """Accuracy on the frozen holdout, as the gates measured it."""
+    for measured in manifest["metrics"]["measurements"]:
+        if measured["gate"].startswith("quality"):
+            return float(measured["figures"]["candidate"])
+    return None
+
+
+def _model_bytes(manifest: Json) -> float:
+    return float(next(f["bytes"] for f in manifest["files"] if f["path"] == "model.onnx"))
+
+
+def _chosen(manifest: Json) -> str:
+    """What compression did to size and time, and what was taken."""
+    compared = manifest.get("compression", {}).get("comparison")
+    if not compared:
+        return "float32"
+    before, after = compared["float32_bytes"], compared["int8_bytes"]
+    times = compared["latency"]["b1"]
+    return (
+        f"{compared['taken']}: {size(before)} to {size(after)}, "
+        f"{times['float32_us']:.0f} to {times['int8_us']:.0f} µs a row"
+    )
+
+
+def _gate_words(entry: Json | None) -> list[str]:
+    measured = ((entry or {}).get("data") or {}).get("measurements") or []
+    return [f"gate {m['gate']}: {m['words']}" for m in measured if m["required"]]
+
+
+def _transition(rollout: Json | None, state: str) -> float | None:
+    steps = (rollout or {}).get("transitions", [])
+    return next((float(t["at"]) for t in steps if t["state"] == state), None)
+
+
+def _rollback_time(rollout: Json | None) -> str:
+    decided, done = _transition(rollout, "rolling_back"), _transition(rollout, "rolled_back")
+    return "–" if decided is None or done is None else f"{done - decided:.2f} s"
+
+
+def _why_rolled_back(rollout: Json | None) -> str:
+    steps = (rollout or {}).get("transitions", [])
+    said = [str(t["reason"]) for t in steps if "failed" in str(t["reason"])]
+    return (said or [str((rollout or {}).get("reason", "–"))])[0][:200]
+
+
+def remove(directory: Path) -> None:
+    """The demo's directory, when nobody wants to look at it."""
+    shutil.rmtree(directory, ignore_errors=True)
