@@ -91,7 +91,7 @@ def _monitor_rows(
     effects = monitor.effects()
     if monitor.rows:
         strongest = max(monitor.evidence().values())
-        rows.evidence.append(((model, version, scope), strongest))
+        rows.evidence.append(((model, version, scope), _short(strongest)))
     shifts = monitor.detectable_shift()
     for name in _most_drifted(effects, room):
         figures, feature = effects[name], label(name)
@@ -102,12 +102,12 @@ def _monitor_rows(
             continue  # a feature of that name has the series already
         if figures["rows"]:
             rows.drift += [
-                ((model, version, feature, statistic), float(figures[statistic]))
+                ((model, version, feature, statistic), _short(float(figures[statistic])))
                 for statistic in STATISTICS
             ]
         if version == seen.stable and scope == "feature":
-            rows.missing.append(((model, feature), float(figures["missing_ratio"])))
-            rows.shifts.append(((model, feature), shifts[name]))
+            rows.missing.append(((model, feature), _short(float(figures["missing_ratio"]))))
+            rows.shifts.append(((model, feature), _short(shifts[name])))
 
 
 def _concept_rows(
@@ -158,10 +158,10 @@ def fleet_families(seen: ScrapeInput) -> list[Family]:
         feature = label(name)
         labels = (seen.model, stable.version, reference, feature)
         bins += [((*labels, bin), float(n)) for bin, n in counts[name].items()]
-        shares += [((*labels, bin), share) for bin, share in expected[name].items()]
+        shares += [((*labels, bin), _short(share)) for bin, share in expected[name].items()]
         for score, (rising, falling) in scores[name].items():
-            up.append(((seen.model, reference, feature, score), rising))
-            down.append(((seen.model, reference, feature, score), falling))
+            up.append(((seen.model, reference, feature, score), _short(rising)))
+            down.append(((seen.model, reference, feature, score), _short(falling)))
     by_bin = "model version reference feature bin"
     by_score = "model reference feature score"
     return [
@@ -178,10 +178,10 @@ def quality_families(seen: ScrapeInput) -> list[Family]:
     for version, watch in seen.watches.items():
         for metric, estimate in watch.metrics().items():
             labels = (seen.model, version, metric, "realised")
-            rows[""].append((labels, estimate.value))
+            rows[""].append((labels, _short(estimate.value)))
             if estimate.lower == estimate.lower:
-                rows["_lower"].append((labels, estimate.lower))
-                rows["_upper"].append((labels, estimate.upper))
+                rows["_lower"].append((labels, _short(estimate.lower)))
+                rows["_upper"].append((labels, _short(estimate.upper)))
     helps = {
         "": "Quality over the most recent labelled rows.",
         "_lower": "Lower limit of its 95 % interval.",
@@ -191,3 +191,8 @@ def quality_families(seen: ScrapeInput) -> list[Family]:
         family(f"model_quality{end}", "gauge", helps[end], "model version metric basis", found)
         for end, found in rows.items()
     ]
+
+
+def _short(value: float) -> float:
+    """Nine digits that count: the others differ between processors, and cost bytes at a scrape."""
+    return float(f"{value:.9g}")

@@ -1,0 +1,173 @@
+"""A scrape in which every family has something to say, made of numbers that never change."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
+
+from agent.edge.counters import BOUNDS_S, CODES
+from agent.edge_totals import EdgeTotals
+from agent.families import RolloutFigures, ScrapeInput, families
+from agent.intake import DELAY_BOUNDS_S, Delays
+from agent.labels import Joined
+from agent.resources import Resources
+from agent.sources.proxy import EdgeCounters, RouteCounters
+from agent.version_watch import VersionWatch, WatchSettings
+from detectors import Reference, build_reference
+from exporters.prometheus import Family, registry
+
+
+def spread(rows: int, step: int = 7_919) -> NDArray[np.float64]:
+    """Numbers from 0 to 1, evenly spread, in an order that looks random and is none."""
+    places: NDArray[np.float64] = (np.arange(rows) * step % rows + 0.5) / rows
+    return places
+
+
+def words(rows: int, names: Sequence[str], step: int = 7_919) -> NDArray[np.object_]:
+    """The names, the first twice as often as the second, and so on."""
+    places = np.minimum(-np.log2(spread(rows, step)).astype(int), len(names) - 1)
+    return np.array(list(names), dtype=object)[places]
+
+
+def reference(rows: int = 4_000) -> Reference:
+    """Two features, one of them sensitive, and a prediction."""
+    return build_reference(
+        {
+            "age": 20 + 50 * spread(rows),
+            "faith": words(rows, ["first-faith", "second-faith", "third-faith"]),
+            "prediction": words(rows, ["no", "yes"], 6_007),
+        },
+        prediction="prediction",
+        sensitive=["faith"],
+        task="classification",
+    )
+
+
+def watch(version: str = "v1", *, shift: float = 0.0, rows: int = 2_000) -> VersionWatch:
+    """A version that saw `rows` rows, its ages higher by `shift`."""
+    made = VersionWatch(version, reference(), WatchSettings())
+    for start in range(0, rows, 1_000):
+        count = min(1_000, rows - start)
+        made.data.update(
+            {
+                "age": 20 + shift + 50 * spread(count),
+                "faith": words(count, ["first-faith", "second-faith", "third-faith"]),
+            }
+        )
+        assert made.prediction is not None
+        made.prediction.update({"prediction": words(count, ["no", "yes"], 6_007)})
+    return made
+
+
+def joined(rows: int = 200) -> list[Joined]:
+    """Labelled rows, every tenth prediction wrong."""
+    return [
+        Joined(
+            id=f"r{i}",
+            row=0,
+            prediction="yes" if i % 3 else "no",
+            score=None,
+            label=("yes" if i % 3 else "no") if i % 10 else "no",
+            version="v1",
+            slot="stable",
+            weight=1.0,
+            uniform=True,
+            predicted_at=1_000.0,
+            labelled_at=1_060.0,
+        )
+        for i in range(rows)
+    ]
+
+
+def counters(**changes: Any) -> EdgeCounters:
+    """One edge that answered 100 requests."""
+    buckets = [0] * (len(BOUNDS_S) + 1)
+    buckets[3], buckets[5] = 95, 5
+    route = RouteCounters(
+        version="v1",
+        route="other",
+        codes={**dict.fromkeys(CODES, 0), "2xx": 98, "5xx": 2},
+        in_flight=1,
+        duration_counts=tuple(buckets),
+        duration_sum_s=0.5,
+        first_byte_counts=tuple(buckets),
+        first_byte_sum_s=0.25,
+    )
+    made = EdgeCounters(
+        start_id="first",
+        started_at=900.0,
+        at=1_000.0,
+        bounds_s=BOUNDS_S,
+        routes=(route,),
+        drops={"channel_full": 3},
+        refused={},
+        kept=97,
+        retries=0,
+        client_connections=1,
+        upstream_connections=1,
+        upstream_connects=1,
+        generation=1,
+        weight=0.0,
+    )
+    return replace(made, **changes)
+
+
+def scrape_input(**changes: Any) -> ScrapeInput:
+    """Everything at once."""
+    totals = EdgeTotals()
+    totals.take(counters())
+    stable = watch("v1", shift=6.0)
+    stable.take_labelled(joined(), ticks=1.0, at=None)
+    delays = Delays(counts=[0] * (len(DELAY_BOUNDS_S) + 1))
+    delays.add(60.0)
+    made = ScrapeInput(
+        model="income",
+        version="v1",
+        digest="sha256:ab12",
+        totals=totals,
+        watches={"v1": stable, "v2": watch("v2", rows=1_000)},
+        stable="v1",
+        features=(),
+        max_series=2_000,
+        rows_total=2_000,
+        sampling_rate=1.0,
+        drops={"channel_full": 3},
+        labels={"joined": 200, "late": 0},
+        delays=delays,
+        server=Resources(
+            values={"cpu_s": 12.5, "memory_bytes": 1e8, "threads": 8.0, "fds": 20.0}, pid=7
+        ),
+        processes={"edge": {"cpu_s": 1.5, "memory_bytes": 2.6e7, "restarts": 0.0, "pid": 8.0}},
+        runs={("drift", "succeeded"): 1},
+        deliveries={("ci", "delivered"): 2},
+        outbox={"pending": 0, "dead": 0},
+        rollout=RolloutFigures(candidate="sha256:cd34", state=1, weight=0.25, version="v2"),
+        rollbacks={"errors": 1},
+    )
+    return replace(made, **changes)
+
+
+def text(made: Sequence[Family]) -> str:
+    """The text format of Prometheus."""
+    shown: bytes = generate_latest(registry(lambda: made))  # type: ignore[no-untyped-call]
+    return shown.decode()
+
+
+def open_text(made: Sequence[Family]) -> str:
+    """OpenMetrics."""
+    return openmetrics(registry(lambda: made)).decode()
+
+
+def named(made: Sequence[Family], name: str) -> Family:
+    """The family of a name."""
+    [found] = [family for family in made if family.name == f"remora_{name}"]
+    return found
+
+
+def scraped(**changes: Any) -> list[Family]:
+    """The families of a scrape."""
+    return families(scrape_input(**changes))
