@@ -153,13 +153,14 @@ def scrape_input(**changes: Any) -> ScrapeInput:
 
 def text(made: Sequence[Family]) -> str:
     """The text format of Prometheus."""
-    shown: bytes = generate_latest(registry(lambda: made))  # type: ignore[no-untyped-call]
+    shown: bytes = generate_latest(registry(lambda: made))
     return shown.decode()
 
 
 def open_text(made: Sequence[Family]) -> str:
     """OpenMetrics."""
-    return openmetrics(registry(lambda: made)).decode()
+    shown: bytes = openmetrics(registry(lambda: made))  # type: ignore[no-untyped-call]
+    return shown.decode()
 
 
 def named(made: Sequence[Family], name: str) -> Family:

@@ -1,4 +1,4 @@
-"""From tables to text: what is gone from a table is gone from the next scrape, and what it costs."""
+"""From tables to text: what left a table is gone from the next scrape, and what a scrape costs."""
 
 import time
 
@@ -15,10 +15,10 @@ from tests.exporters.full_scrape import counters, scrape_input, spread, text
 
 def test_buckets_are_cumulative_and_end_in_infinity() -> None:
     rows = [((), Histogram(bounds=(0.5, 1.0), counts=(2, 0, 3), sum=9.0))]
-    [family] = parse(  # type: ignore[no-untyped-call]
+    [family] = parse(
         text([Family(name="remora_x_seconds", kind="histogram", help="X.", rows=rows)])
     )
-    assert [(s.name[15:], s.labels, s.value) for s in family.samples] == [
+    assert [(s.name[16:], s.labels, s.value) for s in family.samples] == [
         ("_bucket", {"le": "0.5"}, 2.0),
         ("_bucket", {"le": "1.0"}, 2.0),
         ("_bucket", {"le": "+Inf"}, 5.0),

@@ -93,8 +93,8 @@ def test_both_formats_are_read_by_their_parsers_and_say_the_same() -> None:
             for s in family.samples
         }
 
-    plain = parse(text(made))  # type: ignore[no-untyped-call]
-    assert samples(plain) == samples(parse_open(open_text(made)))
+    openly = parse_open(open_text(made))  # type: ignore[no-untyped-call]
+    assert samples(parse(text(made))) == samples(openly)
     assert open_text(made).endswith("# EOF\n")
 
 
