@@ -159,12 +159,17 @@ class Controller:
 
     def on_tick(self, tick: Tick) -> None:
         """A tick of rows: readings of the stable version are the policy's business."""
+        batch = tick.batch
+        if batch.version == self._intake.monitor.stable:
+            watch = self._intake.monitor.watch(batch.version)
+            if watch is not None:
+                self.retraining.on_tick(watch.rows, batch.opened_at)
         self._take(tick.readings)
-        prediction = tick.batch.prediction
+        prediction = batch.prediction
         if prediction is not None and prediction.dtype != object:
             bad = int(np.isinf(prediction.astype(np.float64)).sum())
             if bad:
-                self.release.on_invalid_output(tick.batch.version, f"infinity in {bad} rows")
+                self.release.on_invalid_output(batch.version, f"infinity in {bad} rows")
 
     def on_labelled(self, joined: Sequence[Joined], readings: Sequence[Reading]) -> None:
         """Labels joined, and what the concept detectors said to them."""

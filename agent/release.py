@@ -29,7 +29,7 @@ from retrain import artifact
 from retrain.analysis import Analysis, Arm, LabelledLoss, Outcome
 from retrain.assessment import Assessment
 from retrain.guards import AnalysisPlan
-from retrain.ledger import Ledger
+from retrain.ledger import Ledger, LedgerError
 from retrain.registry import Registry, Version
 from retrain.rollout import DURABLE, ENDED, Rollout, RolloutPolicy, State, advance, begin
 from retrain.rollout import Refused as NotAdmitted
@@ -99,6 +99,7 @@ class Release:
         self._boot = uuid.uuid4().hex
         self._assess_at = self._save_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._labels: dict[str, str] = {}  # digest to label, which never changes
         self.rollbacks: Counter[str] = Counter()
 
     # Life.
@@ -107,7 +108,7 @@ class Release:
         """Take up the rollout that a stop or a crash interrupted; let go of slots left over."""
         for record in self.registry.unused_slots():
             if record.pid is not None:
-                await self._slots.stop(record.name)
+                self._begin(self._slots.stop(record.name))
         found = self.registry.in_flight()
         if found is None:
             newest = self.registry.rollouts(1)
@@ -156,14 +157,14 @@ class Release:
         self, digest: str, *, by_operator: bool, actor: str, strategy: str | None = None
     ) -> Rollout:
         """A rollout of a version of the registry. Raises `retrain.rollout.Refused` with its why."""
+        if self._config.rollout.candidate is None:
+            raise NotAdmitted("rollout.candidate is not set: nothing can serve a candidate")
+        version = self.registry.version(digest)
+        whole = version is not None and await asyncio.to_thread(verified, version)
+        # Nothing waits from here on: what is read now is still true when it is written.
         stable = self.registry.stable()
         if stable is None or stable.digest is None:
             raise NotAdmitted("no stable model is known yet")
-        version = self.registry.version(digest)
-        settings = self._config.rollout
-        if settings.candidate is None:
-            raise NotAdmitted("rollout.candidate is not set: nothing can serve a candidate")
-        whole = version is not None and await asyncio.to_thread(verified, version)
         policy = rollout_policy(self._config)
         if strategy is not None:
             policy = replace(policy, strategy=_strategy(strategy))
@@ -180,12 +181,18 @@ class Release:
         admission = self.registry.admission(
             rollout.candidate, verified=whole, by_operator=by_operator
         )
-        self.rollout = begin(rollout, admission, self._clock())
-        self._analysis = Analysis(plan(self._config))
-        self.assessment = None
+        admitted = begin(rollout, admission, self._clock())
         assert version is not None
+        before = (self.rollout, self._analysis, self.assessment)
+        self.rollout, self._analysis = admitted, Analysis(plan(self._config))
+        self.assessment = None
+        try:
+            self.apply(Started(actor=actor), actor=actor)
+        except (LedgerError, sqlite3.IntegrityError) as error:
+            if self.rollout is admitted:  # it was never written, so it never was
+                self.rollout, self._analysis, self.assessment = before
+            raise NotAdmitted(f"the ledger does not take it: {error}") from error
         self._monitor.install(version.label, _reference_of(version))
-        self.apply(Started(actor=actor), actor=actor)
         return self.rollout
 
     # Events.
@@ -203,15 +210,14 @@ class Release:
         self.rollout = moved
         if moved.state is not before.state:
             log.info("rollout moves", to=moved.state.value, reason=moved.reason, id=moved.id)
-            self._count(moved)
+            self._count(moved, event)
         for command in commands:
             self._perform(command)
         return True
 
-    def _count(self, moved: Rollout) -> None:
+    def _count(self, moved: Rollout, event: RolloutEvent) -> None:
         if moved.state is State.ROLLING_BACK:
-            stop = self.assessment.hard_stop if self.assessment else None
-            self.rollbacks[stop or "evidence"] += 1
+            self.rollbacks[_cause(event)] += 1
         if moved.state in ENDED and not moved.promoted:
             version = self.registry.version(moved.candidate)
             if version is not None:
@@ -278,7 +284,6 @@ class Release:
         if rollout is None:
             return
         now = self._clock()
-        self.route_again()
         analysis = self._analysis
         if analysis is not None and rollout.state in WATCHED and now >= self._assess_at:
             self._assess_at = now + ASSESS_EVERY_S
@@ -288,6 +293,9 @@ class Release:
                 self._save_at = now + SAVE_ANALYSIS_EVERY_S
                 self.registry.save_analysis(rollout.id, analysis.state())
         self.apply(Tick())
+        # Last, so that only who could measure and write gets the lease renewed: on a disk that is
+        # full no rollback can be recorded, and then the weight must run out by itself.
+        self.route_again()
 
     # People.
 
@@ -370,10 +378,21 @@ class Release:
         self._tell_supervisor({"type": "stable", "address": address, "version": label})
         self.route_again()
 
+    def slot_moved(self, slot: Any) -> None:
+        """A model was started again, on another port: if it is the stable one, all must know."""
+        if self.registry.slot(slot).stable:
+            self._announce_stable()
+
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # The rollout's own deadline gets it out of the state in which this leaves it.
+            log.error("work of a rollout failed", error=repr(error), exc_info=error)
 
     async def _start_slot(self, command: StartSlot) -> None:
         try:
@@ -425,12 +444,30 @@ class Release:
         )
 
     def _label(self, digest: str) -> str:
-        version = self.registry.version(digest)
-        return version.label if version is not None else digest[:19]
+        label = self._labels.get(digest)
+        if label is None:
+            version = self.registry.version(digest)
+            if version is None:
+                return digest[:19]
+            label = self._labels[digest] = version.label
+        return label
 
     def label(self, digest: str) -> str:
         """The version label of a digest: what metrics and routes call it."""
         return self._label(digest)
+
+
+def _cause(event: RolloutEvent) -> str:
+    """Why a rollout goes back: a metric label, from a closed set."""
+    match event:
+        case Measured(assessment=assessment):
+            return assessment.hard_stop or "evidence"
+        case SlotFailed():
+            return "slot_failed"
+        case Operator():
+            return "operator"
+        case _:
+            return "time"
 
 
 def plan(config: Config) -> AnalysisPlan:

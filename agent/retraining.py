@@ -7,8 +7,8 @@ two finds the run again and performs its outstanding commands once more, which d
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,10 @@ from retrain.webhooks.outbox import Outbox
 log = structlog.get_logger("remora.retraining")
 
 FINDINGS_STANDING_MAX = 5_000
+# From when on a run's rows are of the world that asked for it.
+WINDOW_TABLE = ("CREATE TABLE run_window (run_id TEXT PRIMARY KEY, since REAL)",)
+# Ticks whose times are remembered: evidence that grew for longer began before all of them.
+TICKS_REMEMBERED = 5_000
 
 Submit = Callable[[Run, Path], Coroutine[Any, Any, None]]
 
@@ -85,6 +89,8 @@ class Retraining:
         self._callback_root = callback_root(config, state_dir)
         self._targets = targets(config, self._callback_root)
         self._policy_store = PolicyStore(ledger, config.model.name)
+        ledger.migrate("run_window", WINDOW_TABLE)
+        self._ticks: deque[tuple[int, float]] = deque(maxlen=TICKS_REMEMBERED)
         self.outbox = Outbox(ledger)
         self.runs = RunStore(ledger, self.outbox, self._targets)
         self._inbox = Inbox(ledger, self._callback_root)
@@ -133,6 +139,10 @@ class Retraining:
 
     # Readings and the policy.
 
+    def on_tick(self, rows: int, opened_at: float) -> None:
+        """The stable version's rows so far, and when the tick that brought them was opened."""
+        self._ticks.append((rows, opened_at))
+
     def on_readings(self, readings: Sequence[Reading]) -> None:
         """Changes of state of the stable version: remembered for the policy, and told to others."""
         for reading in readings:
@@ -146,6 +156,7 @@ class Retraining:
     def forget_standing(self) -> None:
         """Another model is stable now: what stood against the one before says nothing of it."""
         self._standing.clear()
+        self._ticks.clear()
 
     def _remember(self, finding: Finding) -> None:
         names = ("kind", "scope", "subject", "version", "reference")
@@ -226,19 +237,22 @@ class Retraining:
 
     def _window(self, id: str, decision: Mapping[str, Any]) -> dict[str, Any]:
         """The rows to learn from, and where CI can get them."""
-        window = self._data.window() | {"from": self._since(decision)}
+        since = self._since(decision)
+        window = self._data.window() | {"from": since}
+        with self._ledger.transaction() as inside:
+            inside.execute("INSERT OR IGNORE INTO run_window VALUES (?, ?)", (id, since))
         public_url = self._config.admin.public_url
         if public_url is not None:
             window["data_url"] = f"{public_url.rstrip('/')}/api/v1/runs/{id}/data"
         return window
 
     def _since(self, decision: Mapping[str, Any]) -> float | None:
-        """When what the decision rests on began, in unix seconds: the first finding, and the tick
-        before it, in which its evidence grew. None when it rests on nothing that has a time."""
-        said = [datetime.fromisoformat(f["at"]) for f in decision["findings"] if f.get("at")]
-        if not said:
+        """When the evidence that the decision rests on began to grow, in unix seconds."""
+        starts = [finding["window"]["from"] for finding in decision["findings"]]
+        if not starts or not self._ticks:
             return None
-        return min(moment.timestamp() for moment in said) - 2 * self._config.detect.tick_s
+        first = min(starts)
+        return next((at for rows, at in self._ticks if rows > first), None)
 
     async def rows_of(self, id: str) -> Path:
         """The captured, labelled rows that a run may learn from. Raises `Refused`."""
@@ -253,8 +267,8 @@ class Retraining:
 
     async def export(self, run: Run) -> Path:
         """A directory with the rows that a run may learn from. Raises `ValueError`."""
-        decisions = self._ledger.entries(subject=run.decision_id, limit=1)
-        since = self._since(decisions[0].data) if decisions else None
+        rows = self._ledger.read("SELECT since FROM run_window WHERE run_id = ?", (run.id,))
+        since = rows[0]["since"] if rows else None
         return await self._data.export(self._work_dir / run.id / "data", since=since)
 
     # Runs.

@@ -46,6 +46,7 @@ def _header(text: str) -> str:
 
 EnvName = Annotated[Text, AfterValidator(_env_name)]
 UrlPath = Annotated[Text, AfterValidator(_url_path)]
+BelowOne = Annotated[Positive, Field(lt=1.0)]
 HeaderName = Annotated[Text, AfterValidator(_header)]
 
 
@@ -63,11 +64,11 @@ class DeltaConfig(Section):
 class MarginConfig(Section):
     """How sure promotion must be that a candidate is no worse than this."""
 
-    error: Positive = 0.01
+    error: BelowOne = 0.01
     """Share of failed requests, absolute."""
-    slow: Positive = 0.5
-    """Latency, relative."""
-    quality: Positive = 0.01
+    slow: BelowOne = 0.5
+    """Share of slow requests, relative."""
+    quality: BelowOne = 0.01
     """Quality where labels exist, absolute."""
 
 
@@ -160,3 +161,14 @@ class RolloutConfig(Section):
         if any(later <= earlier for earlier, later in pairwise(steps)):
             raise ValueError("do not rise: each step must be larger than the one before")
         return steps
+
+    @model_validator(mode="after")
+    def _margins_hold_deltas(self) -> Self:
+        for name in ("error", "slow", "quality"):
+            delta, margin = getattr(self.delta, name), getattr(self.margin, name)
+            if delta > margin:
+                raise ValueError(
+                    f"delta.{name} {delta:g} > margin.{name} {margin:g}: raise the margin, or one"
+                    " candidate could be both rolled back and promoted"
+                )
+        return self

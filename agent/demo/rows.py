@@ -16,7 +16,7 @@ TARGET = "income"
 NUMERIC = frozenset({"age", "education_num", "capital_gain", "capital_loss", "hours_per_week"})
 UNUSED = frozenset({"fnlwgt", TARGET})  # a census weight is nothing a client would send
 NEW_CATEGORY = "Gig-platform"
-MINUTES = 60.0
+MONTHS = 12.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +52,14 @@ def as_before(people: list[Person], rng: random.Random) -> Iterator[Person]:
 def drifting(people: list[Person], rng: random.Random) -> Iterator[Person]:
     """The same source after a release elsewhere and a new market.
 
-    The client now reports hours in minutes (a unit changed), every second person is under 33 (the
+    The client now reports age in months (a unit changed), every second person is over 38 (the
     population moved), and some work where nobody worked before (a category appeared).
     """
-    young = [person for person in people if person.features["age"] < 33]
+    older = [person for person in people if person.features["age"] > 38]
     while True:
-        person = rng.choice(young if rng.random() < 0.5 else people)
+        person = rng.choice(older if rng.random() < 0.5 else people)
         features = dict(person.features)
-        features["hours_per_week"] *= MINUTES
+        features["age"] *= MONTHS
         if features["workclass"] == "Private" and rng.random() < 0.15:
             features["workclass"] = NEW_CATEGORY
         yield Person(features=features, income=person.income)

@@ -64,7 +64,7 @@ rollout:
   total_s_min: 4
   duration_s_max: 60
   delta: {{error: 0.005, slow: 0.3, quality: 0.02}}
-  margin: {{error: 0.04, slow: 3.0, quality: 0.05}}
+  margin: {{error: 0.04, slow: 0.9, quality: 0.05}}
   bake_s: 6
   bake_requests: 600
   cooldown_s: 5

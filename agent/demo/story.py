@@ -191,7 +191,7 @@ class Story:
     async def _drift(self) -> None:
         timeline, traffic = self._timeline, self._traffic
         assert traffic is not None
-        timeline.say("hours now come in minutes; clients are younger; a new workclass appears")
+        timeline.say("age now comes in months; clients are older; a new workclass appears")
         rows_at_change = traffic.rows
         traffic.source = drifting(self._people, self._rng)
         found = await self._until_found(
