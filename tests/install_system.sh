@@ -15,6 +15,8 @@ promtool prometheus
 alertmanager prometheus-alertmanager
 prometheus-pushgateway prometheus-pushgateway
 chromium chromium
+openssl openssl
+systemd-analyze systemd
 "
 
 present() {

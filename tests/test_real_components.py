@@ -17,6 +17,7 @@ PROGRAMS = {
     "alertmanager": "--version",
     "pushgateway": "--version",
     "chromium": "--version",
+    "openssl": "version",
 }
 
 

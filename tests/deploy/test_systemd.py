@@ -1,0 +1,96 @@
+"""The systemd unit: read by systemd itself, and its example environment by our configuration."""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.config import load_config
+from agent.supervisor import DRAIN_S
+
+ROOT = Path(__file__).resolve().parents[2]
+UNIT = ROOT / "deploy" / "systemd" / "remora.service"
+ENVIRONMENT = ROOT / "deploy" / "systemd" / "remora.env"
+# Tenths of systemd's exposure level, which goes from 0 (nothing is open) to 100.
+EXPOSURE_MAX = 20
+
+
+def setting(key: str) -> str:
+    (value,) = re.findall(rf"^{key}=(.*)$", UNIT.read_text(), flags=re.M)
+    return str(value)
+
+
+def test_the_state_directory_is_the_one_that_remora_takes(tmp_path: Path) -> None:
+    made = f"/var/lib/{setting('StateDirectory')}"
+    config = load_config(
+        None,
+        environ={
+            "STATE_DIRECTORY": made,
+            "REMORA_SOURCES__0__UPSTREAM": "http://127.0.0.1:8000",
+        },
+    )
+    assert str(config.state_dir) == made
+
+
+def test_the_supervisor_says_when_it_is_ready_and_has_time_to_stop() -> None:
+    assert setting("Type") == "notify"
+    assert setting("NotifyAccess") == "main"
+    assert "WatchdogSec" not in UNIT.read_text(), "nobody would ping it"
+    # The edge drains, then analysis ends; a second more for each.
+    assert float(setting("TimeoutStopSec")) >= 2 * DRAIN_S + 2
+    # Everybody asked at once would restart what is meant to end.
+    assert setting("KillMode") == "mixed"
+
+
+def test_what_the_agent_reads_of_other_processes_stays_readable() -> None:
+    assert not re.findall(r"^(?:ProtectProc|ProcSubset)=", UNIT.read_text(), flags=re.M)
+
+
+def test_the_example_environment_has_keys_that_there_are() -> None:
+    text = ENVIRONMENT.read_text()
+    names = re.findall(r"^#?(REMORA_\w+)=$", text, flags=re.M)
+    assert len(names) == len(re.findall(r"REMORA_\w+=", text)) == 3
+    environ = dict.fromkeys(names, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw") | {
+        "REMORA_SOURCES__0__UPSTREAM": "http://127.0.0.1:8000",
+        "REMORA_WEBHOOKS__TARGETS__0__NAME": "ci",
+        "REMORA_WEBHOOKS__TARGETS__0__URL": "https://ci.example.com/hook",
+    }
+    config = load_config(None, environ=environ)
+    assert config.admin.operator_token() is not None
+    assert config.webhooks.targets[0].signing_secret() is not None
+    assert config.retrain.signing_secret() is not None
+    assert setting("EnvironmentFile") == f"-/etc/remora/{ENVIRONMENT.name}"
+
+
+@pytest.fixture
+def analyze(program: Callable[[str], Path], tmp_path: Path) -> Callable[..., str]:
+    """`analyze(text, *arguments)`: what systemd-analyze says about a unit of that text."""
+
+    def run(text: str, *arguments: str) -> str:
+        # It wants the programs to be there: any program will do.
+        unit = tmp_path / UNIT.name
+        unit.write_text(re.sub(r"^(Exec\w+=)\S+", r"\1/bin/sh", text, flags=re.M))
+        done = subprocess.run(
+            [program("systemd-analyze"), *arguments, unit],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        # Unknown keys are warnings to it, and exit status 0.
+        return f"{done.returncode}\n{done.stderr}".strip()
+
+    return run
+
+
+@pytest.mark.real
+def test_systemd_finds_nothing_wrong_with_it(analyze: Callable[..., str]) -> None:
+    assert analyze(UNIT.read_text(), "verify", "--man=no") == "0"
+    assert analyze(UNIT.read_text().replace("KillMode", "KillMood"), "verify", "--man=no") != "0"
+
+
+@pytest.mark.real
+def test_little_is_open_to_it(analyze: Callable[..., str]) -> None:
+    arguments = ("security", "--offline=true", f"--threshold={EXPOSURE_MAX}", "--no-pager")
+    assert analyze(UNIT.read_text(), *arguments) == "0"
+    open_unit = re.sub(r"^SystemCallFilter=.*\n", "", UNIT.read_text(), flags=re.M)
+    assert analyze(open_unit, *arguments) != "0"
