@@ -4,7 +4,7 @@ One bad entry never costs the others; only a body that cannot be read at all is 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -19,6 +19,8 @@ from agent.labels import Label
 ENTRIES_MAX: Final = 100_000
 ROW_MAX: Final = 1_000_000
 TEXT_CHARACTERS_MAX: Final = 256
+AT_MAX: Final = 1e11
+TOO_MANY: Final = f"more than {ENTRIES_MAX} labels in one body: send several"
 KEYS: Final = frozenset({"request_id", "row", "label", "at"})
 
 
@@ -49,9 +51,10 @@ def parse_labels(body: bytes, content_type: str) -> tuple[list[Label], list[Reje
     """
     labels: list[Label] = []
     rejected: list[Rejected] = []
-    for index, entry in enumerate(_entries(body, content_type)):
-        if index >= ENTRIES_MAX:
-            raise Refused(413, f"more than {ENTRIES_MAX} labels in one body: send several")
+    entries = _entries(body, content_type)
+    if len(entries) > ENTRIES_MAX:
+        raise Refused(413, TOO_MANY)
+    for index, entry in enumerate(entries):
         try:
             labels.append(_label(entry))
         except _Bad as bad:
@@ -65,29 +68,31 @@ class _Bad(Exception):
         self.reason = reason
 
 
-_UNREADABLE = object()
+_UNREADABLE: Final = object()
+_LINES_TYPES: Final = ("ndjson", "jsonl", "jsonlines")
 
 
-def _entries(body: bytes, content_type: str) -> Iterator[Any]:
+def _entries(body: bytes, content_type: str) -> Sequence[Any]:
     if not body.strip():
         raise Refused(400, "the body is empty: send a label, an array of them or JSON Lines")
-    lines_meant = "ndjson" in content_type or "jsonl" in content_type or "jsonlines" in content_type
-    if not lines_meant:
-        try:
-            whole = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            pass
-        else:
-            yield from whole if isinstance(whole, list) else [whole]
-            return
-    lines = [line for line in body.splitlines() if line.strip()]
-    if len(lines) < 2 and not lines_meant:
-        raise Refused(400, "the body is not JSON")
-    for line in lines:
-        try:
-            yield orjson.loads(line)
-        except orjson.JSONDecodeError:
-            yield _UNREADABLE
+    if not any(name in content_type.lower() for name in _LINES_TYPES):
+        whole = _read(body)
+        if whole is not _UNREADABLE:
+            return whole if isinstance(whole, list) else [whole]
+    lines = [line for line in body.split(b"\n") if line.strip()]
+    if len(lines) > ENTRIES_MAX:
+        raise Refused(413, TOO_MANY)
+    entries = [_read(line) for line in lines]
+    if all(entry is _UNREADABLE for entry in entries):
+        raise Refused(400, "the body is not JSON: send a label, an array of them or JSON Lines")
+    return entries
+
+
+def _read(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return _UNREADABLE
 
 
 def _label(entry: Any) -> Label:
@@ -119,14 +124,18 @@ def _at(value: Any) -> float | None:
     """RFC 3339 or unix seconds."""
     if value is None:
         return None
-    try:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value)
-            if moment.tzinfo is None:
-                raise _Bad(Reason.BAD_AT)
-            return moment.timestamp()
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e11:
-            return float(value)
-    except (ValueError, OverflowError):
-        pass
+    if isinstance(value, str):
+        value = _moment(value)
+    # Milliseconds by mistake are the year 50,000: better said than taken.
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < AT_MAX:
+        return float(value)
     raise _Bad(Reason.BAD_AT)
+
+
+def _moment(text: str) -> float | None:
+    try:
+        moment = datetime.fromisoformat(text)
+        # Without an offset nobody knows which moment is meant.
+        return None if moment.tzinfo is None else moment.timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -74,6 +74,7 @@ class Api:
             routes=_merged(routes),
             exception_handlers={Refused: _refused, HTTPException: _failed, Exception: _crashed},
         )
+        inside.router.redirect_slashes = False
         return Guard(inside, self._gatekeeper)
 
     # Who may.

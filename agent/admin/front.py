@@ -58,7 +58,7 @@ class FrontDesk:
         self._backend = backend
         self._probes = probes
         self._patience = patience or Patience()
-        self._open = 0
+        self.open = 0  # connections now
         self._servers: list[asyncio.Server] = []
 
     async def serve(self, listener: socket.socket) -> None:
@@ -77,9 +77,9 @@ class FrontDesk:
             server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        self.open += 1
         try:
-            if self._open > CONNECTIONS_MAX:
+            if self.open > CONNECTIONS_MAX:
                 writer.write(_answer(503, {"error": "too many admin connections"}))
             else:
                 await self._converse(reader, writer)
@@ -92,7 +92,7 @@ class FrontDesk:
             # The supervisor ends; asyncio's streams of 3.11 would log this as a crash.
             pass
         finally:
-            self._open -= 1
+            self.open -= 1
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -124,29 +124,30 @@ class FrontDesk:
         scrape: bool,
     ) -> bool:
         """Hand on a request and its answer; False when analysis did not begin to answer."""
-        try:
-            answers, requests = await asyncio.open_unix_connection(self._backend)
-        except OSError:
-            return False
-        requests.write(head)
-        upload = _Upload(reader, requests, idle_s=self._patience.idle_s)
-        uploading = asyncio.ensure_future(upload.run())
-        wait_s = self._patience.metrics_s if scrape else self._patience.answer_s
-        try:
-            chunk = await _first(answers, upload, wait_s)
-            if not chunk:
+        with socket.socket(socket.AF_UNIX) as backend:
+            backend.setblocking(False)
+            loop = asyncio.get_running_loop()
+            try:
+                await loop.sock_connect(backend, self._backend)
+            except OSError:
                 return False
-            while chunk:
-                writer.write(chunk)
-                await writer.drain()
-                async with asyncio.timeout(self._patience.idle_s):
-                    chunk = await answers.read(RELAY_BYTES)
-            return True
-        finally:
-            uploading.cancel()
-            with suppress(asyncio.CancelledError):
-                await uploading
-            requests.close()
+            upload = _Upload(head, reader, backend, idle_s=self._patience.idle_s)
+            uploading = asyncio.ensure_future(upload.run())
+            wait_s = self._patience.metrics_s if scrape else self._patience.answer_s
+            try:
+                chunk = await _first(backend, upload, wait_s)
+                if not chunk:
+                    return False
+                while chunk:
+                    writer.write(chunk)
+                    await writer.drain()
+                    async with asyncio.timeout(self._patience.idle_s):
+                        chunk = await loop.sock_recv(backend, RELAY_BYTES)
+                return True
+            finally:
+                uploading.cancel()
+                with suppress(asyncio.CancelledError):
+                    await uploading
 
     async def _linger(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Closing on a client that still sends would reset the connection and lose the answer."""
@@ -159,32 +160,37 @@ class FrontDesk:
 
 
 class _Upload:
-    """What a client still sends, on its way to analysis."""
+    """A request on its way to analysis: the head, and what the client still sends.
+
+    It writes to the socket itself: a stream that cannot write any more stops reading too, and
+    the answer to a body that is too long comes while the body is still being sent.
+    """
 
     def __init__(
-        self, reader: asyncio.StreamReader, target: asyncio.StreamWriter, *, idle_s: float
+        self, head: bytes, reader: asyncio.StreamReader, backend: socket.socket, *, idle_s: float
     ) -> None:
+        self._head = head
         self._reader = reader
-        self._target = target
+        self._backend = backend
         self._idle_s = idle_s
         self.moved_bytes = 0
 
     async def run(self) -> None:
+        loop = asyncio.get_running_loop()
         # Whoever hangs up or dawdles, the answer decides how this request ends.
         with suppress(OSError, TimeoutError):
-            while chunk := await self._read():
-                self._target.write(chunk)
-                await self._target.drain()
+            chunk = self._head
+            while chunk:
+                await loop.sock_sendall(self._backend, chunk)
                 self.moved_bytes += len(chunk)
-
-    async def _read(self) -> bytes:
-        async with asyncio.timeout(self._idle_s):
-            return await self._reader.read(RELAY_BYTES)
+                async with asyncio.timeout(self._idle_s):
+                    chunk = await self._reader.read(RELAY_BYTES)
 
 
-async def _first(answers: asyncio.StreamReader, upload: _Upload, wait_s: float) -> bytes:
+async def _first(backend: socket.socket, upload: _Upload, wait_s: float) -> bytes:
     """The answer's first bytes; none when analysis hangs up, or does nothing for `wait_s`."""
-    reading = asyncio.ensure_future(answers.read(RELAY_BYTES))
+    loop = asyncio.get_running_loop()
+    reading = asyncio.ensure_future(loop.sock_recv(backend, RELAY_BYTES))
     try:
         while True:
             moved_bytes = upload.moved_bytes
@@ -197,6 +203,8 @@ async def _first(answers: asyncio.StreamReader, upload: _Upload, wait_s: float) 
         return b""
     finally:
         reading.cancel()
+        with suppress(asyncio.CancelledError, OSError):
+            await reading
 
 
 def _away(method: bytes, path: str) -> bytes:

@@ -30,7 +30,8 @@ def spread(rows: int, step: int = 7_919) -> NDArray[np.float64]:
 def words(rows: int, names: Sequence[str], step: int = 7_919) -> NDArray[np.object_]:
     """The names, the first twice as often as the second, and so on."""
     places = np.minimum(-np.log2(spread(rows, step)).astype(int), len(names) - 1)
-    return np.array(list(names), dtype=object)[places]
+    chosen: NDArray[np.object_] = np.array(list(names), dtype=object)[places]
+    return chosen
 
 
 def reference(rows: int = 4_000) -> Reference:
