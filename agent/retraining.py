@@ -6,6 +6,7 @@ two finds the run again and performs its outstanding commands once more, which d
 
 import asyncio
 import json
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -16,7 +17,7 @@ import structlog
 
 from agent.admin.view import CallbackAnswer, Refused
 from agent.config import Config, DriftTrigger, QualityTrigger
-from agent.training_data import TrainingData
+from agent.training_data import ROWS_FILE, TrainingData
 from agent.version_watch import VersionWatch
 from agent.webhook_wiring import callback_root, guarded_client, targets
 from detectors import Reading
@@ -53,10 +54,19 @@ from retrain.webhooks.outbox import Outbox
 log = structlog.get_logger("remora.retraining")
 
 FINDINGS_STANDING_MAX = 5_000
+DELIVER_AGAIN_S = 5.0
+PRUNE_EVERY_S = 3_600.0
+# What was delivered and what was called back: long enough for anybody's questions and retries.
+KEPT_S = 7 * 86_400.0
+WORK_DIRS_KEPT = 5
 # From when on a run's rows are of the world that asked for it.
 WINDOW_TABLE = ("CREATE TABLE run_window (run_id TEXT PRIMARY KEY, since REAL)",)
 # Ticks whose times are remembered: evidence that grew for longer began before all of them.
 TICKS_REMEMBERED = 5_000
+ROWS_WAIT_S = 2.0
+
+# States that others are told of.
+CHANGED = {"drift": EventType.DRIFT_DETECTED, "ok": EventType.DRIFT_RECOVERED}
 
 Submit = Callable[[Run, Path], Coroutine[Any, Any, None]]
 
@@ -110,6 +120,7 @@ class Retraining:
         self._jobs: dict[str, JobHandle] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._delivering: asyncio.Task[None] | None = None
+        self._prune_at = 0.0
         self.last_decision: Decision | None = None
 
     # Life.
@@ -118,9 +129,24 @@ class Retraining:
         """Deliver what is pending, and perform again what a crash interrupted."""
         for finding in findings:
             self._remember(finding)
-        self._delivering = asyncio.get_running_loop().create_task(self.delivery.run())
-        for run in self.runs.in_flight():
+        self._delivering = asyncio.get_running_loop().create_task(self._deliver())
+        runs = {run.id: run for run in self.runs.in_flight()}
+        if self._state.in_flight is not None:
+            # Its artifact may be there while nobody has said yet what the gates think of it.
+            run = self.runs.find(run_id(self._state.in_flight))
+            if run is not None:
+                runs[run.id] = run
+        for run in runs.values():
             self._perform(outstanding(run))
+
+    async def _deliver(self) -> None:
+        """The delivery, for as long as we live: without it no run is ever asked for."""
+        while True:
+            try:
+                await self.delivery.run()
+            except Exception:
+                log.exception("the delivery of webhooks failed, it begins again")
+            await asyncio.sleep(DELIVER_AGAIN_S)
 
     async def stop(self) -> None:
         """Jobs end with us; the run is found again at the next start."""
@@ -133,9 +159,18 @@ class Retraining:
         await self._client.aclose()
 
     def reconfigure(self, config: Config) -> None:
-        """Triggers, cooldown and budget change at once; targets at the next start."""
+        """Triggers, cooldown, budget and targets change at once; networks at the next start."""
         self._config = config
         self._policy = policy(config, self._role)
+        try:
+            fresh = targets(config, self._callback_root)
+        except ValueError as error:
+            log.error("webhook targets not reloaded", error=str(error))
+            return
+        # The same mapping is what the runs and the delivery look into.
+        self._targets.clear()
+        self._targets.update(fresh)
+        self.delivery.wake()
 
     # Readings and the policy.
 
@@ -145,13 +180,20 @@ class Retraining:
 
     def on_readings(self, readings: Sequence[Reading]) -> None:
         """Changes of state of the stable version: remembered for the policy, and told to others."""
-        for reading in readings:
-            finding = reading.to_json()
+        findings = [reading.to_json() for reading in readings]
+        for finding in findings:
             self._remember(finding)
-            if finding["state"] == "drift":
-                self._publish(EventType.DRIFT_DETECTED, finding)
-            elif finding["state"] == "ok":
-                self._publish(EventType.DRIFT_RECOVERED, finding)
+        news = [finding for finding in findings if finding["state"] in CHANGED]
+        if not news or self._role is Role.SIDECAR:
+            return
+        try:
+            # One transaction: a thousand features that drift together are one wait for the disk.
+            with self._ledger.transaction():
+                for finding in news:
+                    self._publish(CHANGED[finding["state"]], finding)
+        except LedgerError as error:
+            # The policy goes by what is remembered; only the telling is lost.
+            log.error("drift not announced", findings=len(news), error=str(error))
 
     def forget_standing(self) -> None:
         """Another model is stable now: what stood against the one before says nothing of it."""
@@ -165,8 +207,6 @@ class Retraining:
             self._standing[key] = finding
 
     def _publish(self, event: EventType, finding: Finding) -> None:
-        if self._role is Role.SIDECAR:
-            return
         key = f"{finding['subject']}|{finding['at']}|{finding['row']}|{finding['version']}"
         self.publish(event, key, drift_changed(model=self._config.model.name, finding=finding))
 
@@ -259,17 +299,39 @@ class Retraining:
         run = self.runs.find(id)
         if run is None:
             raise Refused(404, f"no run {id}")
+        directory = self._work_dir / run.id / "data"
         try:
-            directory = await self.export(run)
+            rows = await self._data.export(directory, since=self._began(run))
         except ValueError as error:
             raise Refused(409, str(error)) from error
-        return directory / "labelled.jsonl"
+        if not rows:
+            raise Refused(409, "no captured row has a label yet: labels go to /api/v1/labels")
+        return directory / ROWS_FILE
 
     async def export(self, run: Run) -> Path:
-        """A directory with the rows that a run may learn from. Raises `ValueError`."""
+        """A directory with the rows that a run here learns from.
+
+        Labels come late: a run that a drift asked for waits for some of the world after it, half
+        its time at most, and then takes what there is. Raises `ValueError` when there is nothing.
+        """
+        directory = self._work_dir / run.id / "data"
+        since, wanted = self._began(run), self._config.retrain.rows_min
+        patience_until = (run.requested_at + run.deadline_at) / 2
+        while True:
+            rows = await self._data.export(directory, since=since)
+            if rows >= wanted or since is None or self._clock() >= patience_until:
+                break
+            await asyncio.sleep(ROWS_WAIT_S)
+        if rows < wanted and since is not None:
+            rows = await self._data.export(directory)
+        if not rows:
+            raise ValueError("no captured row has a label yet: send labels to /api/v1/labels")
+        return directory
+
+    def _began(self, run: Run) -> float | None:
+        """From when on rows are of the world that asked for the run, as decided at the time."""
         rows = self._ledger.read("SELECT since FROM run_window WHERE run_id = ?", (run.id,))
-        since = rows[0]["since"] if rows else None
-        return await self._data.export(self._work_dir / run.id / "data", since=since)
+        return rows[0]["since"] if rows else None
 
     # Runs.
 
@@ -284,6 +346,25 @@ class Retraining:
             if run is None or (run.ended and run.state is not RunState.PRODUCED):
                 failed = run is None or run.state is not RunState.CANCELLED
                 self.ended(Ending.FAILED if failed else Ending.CANCELLED)
+        if now >= self._prune_at:
+            self._prune_at = now + PRUNE_EVERY_S
+            self.outbox.prune(now - KEPT_S)
+            self._inbox.prune(now - KEPT_S)
+            self._begin("old work", self._remove_old_work())
+
+    async def _remove_old_work(self) -> None:
+        """Working directories of runs: artifacts and rows, which would fill the disk in a year."""
+        busy = {run.id for run in self.runs.in_flight()} | {
+            run_id(self._state.in_flight) if self._state.in_flight else ""
+        }
+
+        def remove() -> None:
+            found = sorted(self._work_dir.glob("run_*"), key=lambda path: path.stat().st_mtime)
+            for path in found[:-WORK_DIRS_KEPT]:
+                if path.name not in busy:
+                    shutil.rmtree(path, ignore_errors=True)
+
+        await asyncio.to_thread(remove)
 
     def ended(self, ending: Ending) -> None:
         """How the run in flight came out, gates included."""

@@ -16,8 +16,7 @@ from agent.labels import LabelStore, LabelValue
 
 # A run learns from the most recent labelled rows; more would only make it slower.
 LABELS_MAX = 500_000
-# Rows of the world as it is now teach best, but too few of them teach nothing.
-RECENT_ROWS_MIN = 500
+ROWS_FILE = "labelled.jsonl"
 
 
 class TrainingData:
@@ -42,24 +41,19 @@ class TrainingData:
             "until": self._clock(),
         }
 
-    async def export(self, directory: Path, *, since: float | None = None) -> Path:
-        """Write the labelled rows as one JSON Lines file into `directory`; returns the directory.
+    async def export(self, directory: Path, *, since: float | None = None) -> int:
+        """Write the labelled rows as one JSON Lines file into `directory`; returns how many.
 
-        `since` (unix seconds) leaves older rows out, unless fewer than `RECENT_ROWS_MIN` would be
-        left. Raises `ValueError` with the mend when captures are off.
+        `since` (unix seconds) leaves older rows out. Raises `ValueError` with the mend when
+        captures are off.
         """
         if self._captures is None:
             raise ValueError("nothing is captured: set capture.enabled: true and let traffic come")
         labels = self._labels.labelled(rows_max=LABELS_MAX)
-        rows = 0
+        rows = read_rows(self._captures)
         if since is not None:
-            recent = (row for row in read_rows(self._captures) if row["at"] >= since)
-            rows = await asyncio.to_thread(_write, directory, recent, labels)
-        if rows < RECENT_ROWS_MIN:
-            rows = await asyncio.to_thread(_write, directory, read_rows(self._captures), labels)
-        if not rows:
-            raise ValueError("no captured row has a label yet: send labels to /api/v1/labels")
-        return directory
+            rows = (row for row in rows if row["at"] >= since)
+        return await asyncio.to_thread(_write, directory, rows, labels)
 
 
 def _write(
@@ -79,5 +73,5 @@ def _write(
             row["label"] = str(label) if not isinstance(label, float | int) else label
             out.write(orjson.dumps(row) + b"\n")
             count += 1
-    temporary.replace(directory / "labelled.jsonl")
+    temporary.replace(directory / ROWS_FILE)
     return count

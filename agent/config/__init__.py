@@ -27,7 +27,6 @@ from agent.config.detection import (
 from agent.config.lifecycle import (
     EVENT_TYPES,
     DriftTrigger,
-    GateConfig,
     QualityTrigger,
     RetrainConfig,
     ScheduleTrigger,
@@ -69,7 +68,6 @@ __all__ = [
     "EffectConfig",
     "ExportConfig",
     "FeatureConfig",
-    "GateConfig",
     "JsonPathConfig",
     "LabelsConfig",
     "MarginConfig",

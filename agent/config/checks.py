@@ -130,6 +130,11 @@ def _retrain(config: "Config") -> Iterator[Finding]:
             ("retrain", "target"),
             f"{retrain.target!r} is none of webhooks.targets ({names}): add it",
         )
+    if retrain.via == "webhook" and retrain.recipe is None and config.rollout.candidate is not None:
+        yield (
+            ("retrain", "recipe"),
+            "is needed before a candidate may serve: its gates are measured here, name the recipe",
+        )
     if retrain.fallback is not None and retrain.via != "webhook":
         yield ("retrain", "fallback"), "is read only by retrain.via webhook: leave it out"
     if retrain.via == "local" or (retrain.via == "webhook" and retrain.fallback == "local"):
@@ -204,7 +209,7 @@ def check_files(config: "Config") -> Iterator[Finding]:
         elif not wants_dir and not os.access(value, os.R_OK):
             yield path, f"{value} cannot be read by this user: change its owner or mode"
     recipe = config.recipe_path
-    needed = config.retrain.via == "local" or config.retrain.fallback == "local"
+    needed = config.retrain.via == "local" or config.rollout.candidate is not None
     if recipe is not None and needed and not recipe.is_file():
         yield ("retrain", "recipe"), f"{recipe} is no file: make it or name another"
 

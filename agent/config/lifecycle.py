@@ -14,11 +14,9 @@ from agent.config.section import (
     Flag,
     HostName,
     Name,
-    NotNegative,
     Number,
     Pause,
     Port,
-    Positive,
     Seconds,
     Section,
     Text,
@@ -193,27 +191,6 @@ class WebhooksConfig(Section):
     """How long one delivery may take."""
 
 
-GateName: TypeAlias = Literal["finite", "signature", "holdout", "recent", "latency", "size"]
-GATE_NAMES: tuple[GateName, ...] = GateName.__args__  # type: ignore[attr-defined]
-
-
-class GateConfig(Section):
-    """What a candidate must show before it gets traffic."""
-
-    holdout_margin: NotNegative = 0.02
-    """How much worse it may be on the frozen holdout."""
-    recent_margin: NotNegative = 0.0
-    """How much worse it may be on the most recent labelled rows."""
-    recent_rows_min: Count = 200
-    """Recent labelled rows that there must be."""
-    latency_ratio_max: Positive = 1.5
-    """Measured latency against stable's."""
-    bytes_ratio_max: Positive = 2.0
-    """Size against stable's."""
-    required: tuple[GateName, ...] = GATE_NAMES
-    """Gates that must pass; the others are measured and shown."""
-
-
 class RetrainConfig(Section):
     """How a new model is made."""
 
@@ -222,7 +199,7 @@ class RetrainConfig(Section):
     target: Name | None = None
     """Name in webhooks.targets, for webhook."""
     recipe: Text | None = None
-    """Recipe file, for local; its name is also sent to CI as it stands here."""
+    """Recipe file: trains for local, holds the gates of every candidate; CI is sent its name."""
     fallback: Literal["local"] | None = None
     """What to do when the webhook was not delivered within deadline_s."""
     cooldown_s: Pause = 21_600.0
@@ -231,6 +208,8 @@ class RetrainConfig(Section):
     """Runs in 24 hours."""
     deadline_s: Seconds = 3_600.0
     """How long a run may take."""
+    rows_min: Count = 1_000
+    """Labelled rows since the drift began that a run here waits for, half its time at most."""
     callback_secret_file: FilePath | None = None
     """Secret that callbacks are signed from; null: generated in the state directory."""
     callback_secret: Secret | None = None
@@ -239,10 +218,6 @@ class RetrainConfig(Section):
     """host or host:port that artifacts may be fetched from; none by default."""
     artifact_bytes_max: Bytes = 1_073_741_824
     """Longest artifact."""
-    holdout: FilePath | None = None
-    """Frozen labelled rows (Parquet, CSV, JSON Lines) for the gates."""
-    gates: GateConfig = GateConfig()
-    """What a candidate must show."""
 
     @field_validator("artifact_hosts")
     @classmethod
