@@ -1,0 +1,172 @@
+"""The status page: the head figures without a script, names as text, and the whole in a browser."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from agent.admin.page import overall, render_page
+from tests.admin.house import House
+from tests.admin.stand_in import HOSTILE, StandIn
+
+BROWSER_S_MAX = 120.0
+INLINE = re.compile(r"<[^>]*\s(style|on[a-z]+)\s*=", re.IGNORECASE)
+
+
+class Texts(HTMLParser):
+    """What a page says, and which elements it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = ""
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_data(self, data: str) -> None:
+        self.words += " " + data
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def read(html: str) -> Texts:
+    texts = Texts()
+    texts.feed(html)
+    return texts
+
+
+def test_the_head_figures_need_no_script() -> None:
+    words = " ".join(read(render_page(StandIn().status())).words.split())
+    for shown in ("income", "v7", "3 d 2 h", "81.2 %", "1 284 551", "32 561 rows", "■ drift"):
+        assert shown.replace(" ", "\u202f") in words.replace(" ", "\u202f"), shown
+
+
+def test_a_status_with_nothing_in_it_is_a_page() -> None:
+    assert "being learnt from traffic" in render_page({})
+    assert "being learnt from traffic" in render_page(
+        {"stable": None, "states": None, "quality": None, "reference": None, "processes": None}
+    )
+
+
+def test_names_are_text_whatever_they_are() -> None:
+    status = StandIn().status()
+    status |= {"model": HOSTILE, "stable": {"version": HOSTILE, "digest": HOSTILE}}
+    status |= {"rollout": {"candidate": HOSTILE, "state": HOSTILE}, "role": f'" {HOSTILE}'}
+    status |= {"processes": {HOSTILE: {}}, "quality": {HOSTILE: {"value": 1.0}}}
+    texts = read(render_page(status))
+    assert HOSTILE in texts.words
+    assert [attributes for tag, attributes in texts.tags if tag == "script"] == [
+        {"type": "module", "src": "/static/page.js"}
+    ]
+
+
+def test_nothing_is_inline_and_nothing_comes_from_elsewhere() -> None:
+    html = render_page(StandIn().status())
+    assert "<style" not in html
+    assert INLINE.search(html) is None
+    for tag, attributes in read(html).tags:
+        for name in ("src", "href"):
+            address = attributes.get(name) or "/"
+            assert address.startswith(("/", "#")), (tag, address)
+    for script in (Path(__file__).parents[2] / "agent" / "admin" / "static").glob("*.js"):
+        text = script.read_text()
+        for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+            assert word not in text, script.name
+        for word in ("localStorage", "sessionStorage", "document.cookie"):
+            assert word not in text, script.name
+
+
+def test_the_worst_state_stands_for_all() -> None:
+    assert overall({"ok": 5, "drift": 1, "warning": 2})["name"] == "drift"
+    assert overall({"ok": 5, "warning": 2})["name"] == "warning"
+    assert overall({"ok": 5, "insufficient_data": 2})["name"] == "ok"
+    assert overall({})["name"] == "insufficient_data"
+
+
+async def browse(browser: Path, profile: Path, url: str, *more: str) -> tuple[str, str]:
+    """(document after the script has run, what the console said)."""
+    process = await asyncio.create_subprocess_exec(
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--enable-logging=stderr",
+        f"--user-data-dir={profile}",
+        "--virtual-time-budget=5000",
+        *more,
+        url,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(BROWSER_S_MAX):
+            out, err = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    complaints = [line for line in err.decode().splitlines() if "CONSOLE" in line]
+    return out.decode(), "\n".join(complaints)
+
+
+@pytest.mark.real
+async def test_a_browser_draws_the_page_and_has_no_complaint(
+    house: House, tmp_path: Path, program: Callable[[str], Path]
+) -> None:
+    house.view.now = time.time()
+    page, complaints = await browse(
+        program("chromium"), tmp_path / "profile", f"http://127.0.0.1:{house.port}/", "--dump-dom"
+    )
+    assert complaints == ""
+    assert "live ·" in page
+    texts = read(page)
+    scripts = [attributes for tag, attributes in texts.tags if tag == "script"]
+    assert scripts == [{"type": "module", "src": "/static/page.js"}]
+    assert HOSTILE in texts.words
+    cards = [a for tag, a in texts.tags if tag == "article"]
+    assert [card["class"] for card in cards[:3]] == [
+        "feature is-drift",
+        "feature is-drift",
+        "feature is-warning",
+    ]
+    assert sum(a.get("class") == "chart" for tag, a in texts.tags if tag == "figure") == 6
+    for shown in ("hours_per_week", "canary", "25 % of traffic", "inconclusive", "RETRAIN"):
+        assert shown.replace(" ", "\u202f") in texts.words.replace(" ", "\u202f"), shown
+    assert ("ledger", (7, 500)) in house.view.calls  # only what is new, from the second turn on
+
+
+@pytest.mark.real
+async def test_a_browser_before_a_locked_door_is_asked_for_a_token(
+    fortress: House, tmp_path: Path, program: Callable[[str], Path]
+) -> None:
+    page, complaints = await browse(
+        program("chromium"),
+        tmp_path / "profile",
+        f"http://127.0.0.1:{fortress.port}/",
+        "--dump-dom",
+    )
+    assert "This agent asks for a token" in page
+    [locked] = [a for _, a in read(page).tags if a.get("id") == "locked"]
+    assert "hidden" not in locked
+    assert "income" not in page
+    assert "Content Security Policy" not in complaints
+
+
+@pytest.mark.real
+async def test_the_page_is_drawn_at_the_width_of_a_phone(
+    house: House, tmp_path: Path, program: Callable[[str], Path]
+) -> None:
+    picture = tmp_path / "phone.png"
+    _, complaints = await browse(
+        program("chromium"),
+        tmp_path / "profile",
+        f"http://127.0.0.1:{house.port}/",
+        "--window-size=500,900",
+        f"--screenshot={picture}",
+    )
+    assert complaints == ""
+    assert picture.stat().st_size > 20_000
