@@ -20,15 +20,22 @@ from numpy.typing import NDArray
 Direction = Literal["up", "down"]
 ConceptState = Literal["ok", "warning", "drift", "insufficient_data"]
 
-# Alternatives: the odds of an error times these (and divided by them for the other direction).
+# Alternatives: the odds of an error times these (and divided by them for the other direction),
+# and the share of the budget that each gets: the middle ones are the changes worth finding soon.
 ODDS_RATIOS = (1.15, 1.3, 1.6, 2.2, 3.5)
-# Standard errors of the baseline that the null allows for, and what is declared irrelevant.
+WEIGHTS = (1 / 9, 2 / 9, 3 / 9, 2 / 9, 1 / 9)
+# Of the budget: a model that became better can wait a little longer than one that became worse.
+SHARES: Mapping[Direction, float] = {"up": 0.8, "down": 0.2}
+# Standard errors of the baseline that the null allows for at most, and what is declared irrelevant.
 BASELINE_Z = 2.0
 TOLERANCE = 0.001
 # An error rate of 0 or 1 has no odds.
 RATE_MIN = 1e-4
 LOG_FLOOR = -690.0
 LOG_CEILING = 300.0
+# A warning is taken back when so many rows in a row are within this many standard errors.
+CALM_ROWS = 3_000
+CALM_Z = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +56,28 @@ class _Side:
 
     Beside each alternative's evidence runs its CUSUM: the rows since that last stood at zero are
     the best guess of what happened since the change, and the effect is measured over them.
+
+    Each alternative has a null of its own, `z` standard errors of the baseline away from it. A
+    baseline that is wrong by u standard errors multiplies an alternative's false alarms by about
+    exp(2 L u / d), where L is the log of its threshold and d its distance from the baseline in
+    standard errors. Far alternatives hardly notice and need no wide margin; near ones get two
+    standard errors, which 98 % of baselines do not exceed. With z = L / 2d the rate of false alarms
+    over all baselines is .2 to .5 of the budget, measured (tests); a margin of two for all keeps
+    it at .1 and takes a quarter more rows to see a doubled error rate.
     """
 
-    def __init__(self, rate: float, rows: float, direction: Direction) -> None:
+    def __init__(self, level: tuple[int, int], direction: Direction, budget: float) -> None:
         sign = 1.0 if direction == "up" else -1.0
-        spread = BASELINE_Z * math.sqrt(rate * (1.0 - rate) / max(rows, 1.0))
-        null = min(max(rate + sign * (TOLERANCE + spread), RATE_MIN), 1.0 - RATE_MIN)
-        odds = null / (1.0 - null) * np.asarray(ODDS_RATIOS) ** sign
-        alternative = odds / (1.0 + odds)
+        rate = _rate(*level)
+        self._shares = np.asarray(WEIGHTS) * (budget * SHARES[direction])
+        ratios = np.asarray(ODDS_RATIOS) ** sign
+        # Two errors and two right rows more: few rows without an error are no certainty.
+        doubted = (level[0] + 2.0) / (level[1] + 4.0)
+        spread = math.sqrt(doubted * (1.0 - doubted) / max(level[1], 1))
+        gap = np.maximum(np.abs(_times_odds(np.asarray(rate), ratios) - rate), 1e-9)
+        z = np.minimum(-np.log(np.minimum(self._shares, 1.0)) * spread / gap / 2.0, BASELINE_Z)
+        null = np.clip(rate + sign * (TOLERANCE + z * spread), RATE_MIN, 1.0 - RATE_MIN)
+        alternative = _times_odds(null, ratios)
         self.direction: Direction = direction
         self._error = np.log(alternative / null)
         self._right = np.log((1.0 - alternative) / (1.0 - null))
@@ -66,30 +87,31 @@ class _Side:
         self._cusum: NDArray[np.float64] = np.zeros(count)
         self._since: NDArray[np.int64] = np.zeros((2, count), dtype=np.int64)  # errors, rows
 
-    def update(self, rows: int, errors: int, budget: float) -> float:
-        """One tick; returns log of the summed e-value. `budget` is the share of one alarm."""
-        start = math.log(budget / len(ODDS_RATIOS)) if budget > 0 else LOG_FLOOR
+    def update(self, rows: int, errors: int, ticks: float) -> None:
+        """One tick of so many rows and errors, `ticks` long."""
         step = errors * self._error + (rows - errors) * self._right
-        fresh = np.logaddexp(self._log_r, start)
+        fresh = self._log_r
+        if ticks > 0.0:
+            fresh = np.logaddexp(fresh, np.log(self._shares * ticks))
         self._log_r = np.clip(fresh + step, LOG_FLOOR, LOG_CEILING)
         self._cusum = np.maximum(self._cusum + step, 0.0)
         self._since += np.asarray([[errors], [rows]])
         self._since[:, self._cusum == 0.0] = 0
-        return self.log_e
 
     @property
     def log_e(self) -> float:
+        """Log of the e-value summed over alternatives, in alarms of the budget: 0 is an alarm."""
         return float(np.logaddexp.reduce(self._log_r))
 
     @property
     def level(self) -> tuple[int, int]:
         """Errors and rows since the change, by the alternative that explains it best."""
-        best = int(np.argmax(self._log_r))
+        best = int(np.argmax(self._cusum))
         return int(self._since[0, best]), int(self._since[1, best])
 
     def latch(self) -> None:
         """The alarm was counted: the evidence starts anew, the rows since the change stay."""
-        self._log_r = np.full(len(ODDS_RATIOS), LOG_FLOOR) + self._cusum
+        self._log_r = np.full(len(ODDS_RATIOS), LOG_FLOOR)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -107,9 +129,11 @@ class _Side:
 class ErrorRateDetector:
     """Watches labelled errors against a baseline error rate, in both directions.
 
-    Without a baseline the first `learn_rows` labelled rows become it. After a change has been
+    Without a baseline the first `learn_rows` labelled rows become it. After a drift has been
     reported the detector arms itself again against the new level (learnt from `rearm_rows`), so
     that the next change is seen; a return to the first baseline is reported as `ok`.
+
+    Feed it few rows at a time: a change in the middle of a tick is diluted by the rows before it.
 
     Parameters
     ----------
@@ -138,16 +162,25 @@ class ErrorRateDetector:
         learn_rows: int = 1_000,
         rearm_rows: int = 1_000,
     ) -> None:
-        self._budget = false_alarms_per_month / ticks_per_month / 2.0
+        self._budget = false_alarms_per_month / ticks_per_month
         self._effect_min = effect_min
         self._learn_rows = learn_rows
         self._rearm_rows = rearm_rows
+        self.rebase(errors=errors, rows=rows)
+
+    def rebase(self, *, errors: int = 0, rows: int = 0) -> None:
+        """A new model version: its own baseline, nothing latched. Raises `ValueError` for a
+        baseline that cannot be.
+        """
+        if not 0 <= errors <= rows:
+            raise ValueError(f"a baseline of {errors} errors in {rows} rows")
         self._origin: tuple[int, int] | None = (errors, rows) if rows else None
+        self._level = (errors, rows)
         self._learning = [0, 0]
-        self._learn_target = learn_rows
+        self._learn_target = self._learn_rows
         self._sides: tuple[_Side, ...] = ()
         self._warned: _Side | None = None  # its evidence came, its effect has not yet
-        self._level = (errors, rows)
+        self._calm = [0, 0]  # errors and rows since the warning, or since they were last looked at
         self.status: ConceptState = "insufficient_data"
         if self._origin is not None:
             self._arm(self._origin)
@@ -160,7 +193,7 @@ class ErrorRateDetector:
 
     @property
     def log10_evidence(self) -> float:
-        """The stronger direction's evidence, as log10 of the e-value per budgeted alarm."""
+        """The stronger direction's evidence, as log10 of the e-value in alarms of the budget."""
         if not self._sides:
             return 0.0
         return max(side.log_e for side in self._sides) / math.log(10.0)
@@ -176,18 +209,16 @@ class ErrorRateDetector:
             return []
         if not self._sides:
             return self._learn(rows, errors)
-        changes = []
+        length = min(max(ticks, 0.0), 1.0)
         for side in self._sides:
-            log_e = side.update(rows, errors, self._budget * min(ticks, 1.0))
-            if log_e >= 0.0:
-                changes.append(self._alarm(side, log_e))
-                break
-            if self._warned is side and self._effect(side) >= self._effect_min:
-                # The evidence came first, the effect has now grown to match it.
-                changes.append(self._change("drift", side, log_e))
-                self._rearm()
-                break
-        return changes
+            side.update(rows, errors, length)
+        loudest = max(self._sides, key=lambda side: side.log_e)
+        if loudest.log_e >= 0.0:
+            return self._alarm(loudest)
+        if self._warned is not None and self._effect(self._warned) >= self._effect_min:
+            # The evidence came first, the effect has now grown to match it.
+            return self._alarm(self._warned)
+        return self._calmed(rows, errors)
 
     def _learn(self, rows: int, errors: int) -> list[ConceptChange]:
         self._learning[0] += errors
@@ -201,31 +232,42 @@ class ErrorRateDetector:
             self.status = "ok"
         self._arm(level)
         if self.status != "ok" and self._is_origin(level):
-            self.status = "ok"
-            self._arm(self._origin)
-            side = self._sides[0]
-            return [self._recovered(side, level)]
+            return [self._recovered("down" if level[0] else "up", level)]
         return []
 
-    def _alarm(self, side: _Side, log_e: float) -> ConceptChange:
-        assert self._origin is not None
-        level = side.level
+    def _alarm(self, side: _Side) -> list[ConceptChange]:
+        level, log_e = side.level, side.log_e
         if self.status in ("drift", "warning") and self._is_origin(level):
-            self.status = "ok"
-            change = self._recovered(side, level, log_e)
-            self._arm(self._origin)
-            return change
-        effect = self._effect(side)
-        change = self._change("drift" if effect >= self._effect_min else "warning", side, log_e)
-        if change.state == "drift":
+            return [self._recovered(side.direction, level, log_e)]
+        if self._effect(side) >= self._effect_min:
+            change = self._change("drift", side, log_e)
             self._rearm()
-        else:
-            side.latch()
+            return [change]
+        side.latch()
+        if self.status != "ok":
+            # Already said: a warning again, or a small step on top of a drift, is no news.
             self._warned = side
-        return change
+            return []
+        self._warned, self._calm = side, [0, 0]
+        return [self._change("warning", side, log_e)]
+
+    def _calmed(self, rows: int, errors: int) -> list[ConceptChange]:
+        """A warning ends when the rate is back, which raises no evidence on either side."""
+        if self.status != "warning":
+            return []
+        self._calm[0] += errors
+        self._calm[1] += rows
+        if self._calm[1] < CALM_ROWS:
+            return []
+        level = (self._calm[0], self._calm[1])
+        self._calm = [0, 0]
+        if not self._is_origin(level, CALM_Z):
+            return []
+        warned = self._warned or self._sides[0]
+        return [self._recovered("down" if warned.direction == "up" else "up", level)]
 
     def _effect(self, side: _Side) -> float:
-        return abs(_rate(*side.level) - _rate(*self._level))
+        return abs(_rate(*side.level) - _rate(*self._level)) if side.level[1] else 0.0
 
     def _change(self, state: ConceptState, side: _Side, log_e: float) -> ConceptChange:
         self.status = state
@@ -242,11 +284,16 @@ class ErrorRateDetector:
             f"over {side.level[1]:,} labelled rows",
         )
 
-    def _recovered(self, side: _Side, level: tuple[int, int], log_e: float = 0.0) -> ConceptChange:
+    def _recovered(
+        self, direction: Direction, level: tuple[int, int], log_e: float = 0.0
+    ) -> ConceptChange:
+        """Back at the first baseline, and armed against that again."""
         assert self._origin is not None
+        self.status = "ok"
+        self._arm(self._origin)
         return ConceptChange(
             state="ok",
-            direction=side.direction,
+            direction=direction,
             baseline_rate=_rate(*self._origin),
             rate=_rate(*level),
             rows=level[1],
@@ -255,16 +302,15 @@ class ErrorRateDetector:
             f"near its baseline {_rate(*self._origin):.3f}",
         )
 
-    def _is_origin(self, level: tuple[int, int]) -> bool:
+    def _is_origin(self, level: tuple[int, int], z: float = BASELINE_Z) -> bool:
         assert self._origin is not None
         was, now = _rate(*self._origin), _rate(*level)
         spread = math.sqrt(was * (1 - was) * (1 / max(self._origin[1], 1) + 1 / max(level[1], 1)))
-        return abs(now - was) <= TOLERANCE + BASELINE_Z * spread
+        return abs(now - was) <= TOLERANCE + z * spread
 
     def _arm(self, level: tuple[int, int]) -> None:
         self._level = level
-        rate = _rate(*level)
-        self._sides = (_Side(rate, level[1], "up"), _Side(rate, level[1], "down"))
+        self._sides = (_Side(level, "up", self._budget), _Side(level, "down", self._budget))
         self._warned = None
 
     def _rearm(self) -> None:
@@ -273,23 +319,14 @@ class ErrorRateDetector:
         self._learning = [0, 0]
         self._learn_target = self._rearm_rows
 
-    def rebase(self, *, errors: int = 0, rows: int = 0) -> None:
-        """A new model version: its own baseline, nothing latched."""
-        self._origin = (errors, rows) if rows else None
-        self._learning, self._learn_target = [0, 0], self._learn_rows
-        self._sides, self._warned = (), None
-        self.status = "insufficient_data"
-        if self._origin is not None:
-            self._arm(self._origin)
-            self.status = "ok"
-
     def state(self) -> dict[str, Any]:
         """Everything that matters, as JSON-able values."""
         return {
-            "origin": self._origin,
-            "level": self._level,
+            "origin": None if self._origin is None else list(self._origin),
+            "level": list(self._level),
             "learning": list(self._learning),
             "learn_target": self._learn_target,
+            "calm": list(self._calm),
             "status": self.status,
             "sides": [side.state() for side in self._sides],
             "warned": None if self._warned is None else self._warned.direction,
@@ -299,12 +336,14 @@ class ErrorRateDetector:
         """Continue where `state()` left off; the same ticks then give the same changes."""
         origin = state["origin"]
         self._origin = None if origin is None else (int(origin[0]), int(origin[1]))
+        self._level = (int(state["level"][0]), int(state["level"][1]))
         self._learning = [int(state["learning"][0]), int(state["learning"][1])]
         self._learn_target = int(state["learn_target"])
+        self._calm = [int(state["calm"][0]), int(state["calm"][1])]
         self.status = state["status"]
-        self._sides = ()
+        self._sides, self._warned = (), None
         if state["sides"]:
-            self._arm((int(state["level"][0]), int(state["level"][1])))
+            self._arm(self._level)
             armed: _Side
             for armed, saved in zip(self._sides, state["sides"], strict=True):
                 armed.restore(saved)
@@ -315,3 +354,8 @@ class ErrorRateDetector:
 def _rate(errors: float, rows: float) -> float:
     """Error rate with half an error of doubt, so that a perfect record is not taken for proof."""
     return (errors + 0.5) / (rows + 1.0)
+
+
+def _times_odds(rate: NDArray[np.float64], ratios: NDArray[np.float64]) -> NDArray[np.float64]:
+    odds: NDArray[np.float64] = rate / (1.0 - rate) * ratios
+    return odds / (1.0 + odds)
