@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from agent.demo.ci import ContinuousIntegration, Serving
 from agent.demo.rows import as_before, drifting, read_people
@@ -43,6 +44,8 @@ class Story:
         self._ci: ContinuousIntegration | None = None
         self._traffic: Traffic | None = None
         self._serving: Serving | None = None
+        self._accuracy_before = "–"
+        self._bad_version = ""
 
     async def tell(self) -> int:
         """Every chapter in order; 0 when each step truly happened."""
@@ -242,11 +245,12 @@ class Story:
         )
         timeline.end_bar("canary")
         rollout = status["rollout"] if status else None
+        told = await self._rollout(rollout["candidate"]) if rollout else None
         timeline.check(
             rollout is not None,
             "canary promoted",
             canary_requests=rollout["requests"] if rollout else 0,
-            because=rollout["reason"][:160] if rollout else "–",
+            because=_why_promoted(told),
         )
         live = await self._until(lambda s: s["rollout"]["state"] == "live")
         good = await self._until(
@@ -287,6 +291,7 @@ class Story:
             timeline.check(False, "CI brought a second candidate")
             return
         digest = self._ci.finished[-1]["digest"]
+        self._bad_version = self._ci.finished[-1]["manifest"]["version"]
         self._stage.misbehave({digest: FAULT})
         rolled = await self._until(
             lambda s: (
@@ -327,11 +332,13 @@ class Story:
             "every webhook arrived signed",
             received=len(self._ci.received),
         )
-        timeline.say(
-            "traffic",
+        by_others = await self._failures(but_for=self._bad_version)
+        timeline.check(
+            by_others == 0,
+            "no request failed but those that the bad candidate answered",
             requests=f"{traffic.requests:,}",
             rows=f"{traffic.rows:,}",
-            failed=f"{traffic.failed} (all of them the bad candidate's)",
+            failed=traffic.failed,
             labels=f"{traffic.labels:,}",
         )
         status = (await self._client.get("/api/v1/status")).json()
@@ -341,6 +348,18 @@ class Story:
         }
         timeline.say("memory of Remora's processes", **memory)
         timeline.say(f"took {timeline.elapsed_s:.0f} s")
+
+    async def _failures(self, *, but_for: str) -> int:
+        """Requests that were not answered 2xx, of every version but one, by Remora's metrics."""
+        text = (await self._client.get("/metrics")).text
+        return sum(
+            int(sample.value)
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "remora_requests_total"
+            and sample.labels["code"] != "2xx"
+            and sample.labels["version"] != but_for
+        )
 
     # Looking.
 
@@ -435,20 +454,25 @@ def _gate_words(entry: Json | None) -> list[str]:
     return [f"gate {m['gate']}: {m['words']}" for m in measured if m["required"]]
 
 
-def _transition(rollout: Json | None, state: str) -> float | None:
-    steps = (rollout or {}).get("transitions", [])
-    return next((float(t["at"]) for t in steps if t["state"] == state), None)
+def _entries(rollout: Json | None, kind: str) -> list[Json]:
+    """What the ledger holds of a rollout, of one kind, oldest first."""
+    return [t for t in (rollout or {}).get("transitions", []) if t["kind"] == kind]
 
 
 def _rollback_time(rollout: Json | None) -> str:
-    decided, done = _transition(rollout, "rolling_back"), _transition(rollout, "rolled_back")
-    return "–" if decided is None or done is None else f"{done - decided:.2f} s"
+    """From the decision to the edge's word that nobody is routed to the candidate any more."""
+    steps = _entries(rollout, "rollback")
+    return "–" if len(steps) < 2 else f"{steps[-1]['at'] - steps[0]['at']:.2f} s"
 
 
 def _why_rolled_back(rollout: Json | None) -> str:
-    steps = (rollout or {}).get("transitions", [])
-    said = [str(t["reason"]) for t in steps if "failed" in str(t["reason"])]
-    return (said or [str((rollout or {}).get("reason", "–"))])[0][:200]
+    steps = _entries(rollout, "rollback")
+    return str(steps[0]["reason"])[:220] if steps else "–"
+
+
+def _why_promoted(rollout: Json | None) -> str:
+    steps = _entries(rollout, "rollout")
+    return str(steps[-1]["reason"])[:300] if steps else "–"
 
 
 def remove(directory: Path) -> None:
