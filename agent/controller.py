@@ -25,12 +25,12 @@ from agent.retraining import Retraining
 from agent.slots import Slots
 from agent.sources.proxy import Outcome, Route
 from agent.training_data import TrainingData
-from detectors import Reading
+from detectors import Reading, Reference
 from retrain import artifact
 from retrain.artifact_store import ArtifactStore
 from retrain.decision import Action
 from retrain.gates import GateReport
-from retrain.ledger import Kind, Ledger
+from retrain.ledger import Kind, Ledger, LedgerError
 from retrain.policy import Ending, Request
 from retrain.registry import Registry, Version
 from retrain.rollout import Refused as NotAdmitted
@@ -69,7 +69,13 @@ class Controller:
         self._ledger = Ledger(state_dir / "decisions.db")
         self.registry = Registry(self._ledger, cooldown_s=config.rollout.cooldown_s)
         self._store = ArtifactStore(state_dir / "artifacts")
-        self._slots = Slots(config, self.registry, state_dir=state_dir, upstream=stable[0])
+        self._slots = Slots(
+            config,
+            self.registry,
+            state_dir=state_dir,
+            upstream=stable[0],
+            on_moved=lambda slot: self.release.slot_moved(slot),
+        )
         self._data = TrainingData(
             intake.labels, config.capture_dir if config.capture.enabled else None, clock=clock
         )
@@ -106,6 +112,7 @@ class Controller:
         label = self._stable_label()
         if label != self._intake.monitor.stable:
             self._intake.monitor.make_stable(label)
+        self._use_stable_reference(label)
         await self.release.start()
         findings = [
             reading.to_json()
@@ -114,6 +121,25 @@ class Controller:
         ]
         await self.retraining.start(findings)
 
+    def _use_stable_reference(self, label: str) -> None:
+        """What the stable version is compared with, whatever a snapshot of earlier has in it.
+
+        The configured file belongs to the configured upstream; a model that was promoted brought
+        a profile of its own, which a crash before the next snapshot must not lose.
+        """
+        stable = self.registry.stable()
+        reference = None
+        if stable is not None and stable.address != self._config.proxy.upstream:
+            reference = self.release.reference_of(stable.digest)
+        elif self._config.reference.path is not None:
+            reference = Reference.from_bytes(self._config.reference.path.read_bytes())
+        elif stable is not None:
+            reference = self.release.reference_of(stable.digest)
+        known = self._intake.monitor.reference(label)
+        if reference is not None and (known is None or known.digest != reference.digest):
+            log.info("reference taken up", version=label, digest=reference.digest)
+            self._intake.monitor.install(label, reference)
+
     async def _know_stable(self) -> None:
         config = self._config
         directory = config.rollout.stable_artifact
@@ -121,6 +147,7 @@ class Controller:
         if directory is not None:
             manifest = await asyncio.to_thread(artifact.load, directory)
             digest = manifest.digest
+            self._slots.upstream_digest = digest
             stored = await asyncio.to_thread(self._store.add, directory, digest)
             self.registry.add_version(
                 Version(
@@ -147,6 +174,7 @@ class Controller:
     def reconfigure(self, config: Config) -> None:
         """A reload of what can change while running."""
         self._config = config
+        self.registry.cooldown_s = config.rollout.cooldown_s
         self.retraining.reconfigure(config)
         self.release.reconfigure(config)
 
@@ -203,26 +231,43 @@ class Controller:
     # Candidates.
 
     async def _submit(self, run: Run, directory: Path) -> None:
-        """An artifact of a run: verified, gated, registered, and given its rollout."""
+        """An artifact of a run: verified, gated, registered, and given its rollout.
+
+        Whatever happens here, the policy hears of an end: a run that stays in flight for ever
+        would be the last one. The end is told after the rollout has begun, so that a crash in
+        between does all of this again instead of leaving the candidate lying.
+        """
+        ending = Ending.FAILED
+        try:
+            digest = await self._admit(run, directory)
+            if digest is not None:
+                ending = Ending.SUCCEEDED
+                await self._roll_out(digest)
+        except (OSError, ValueError, LedgerError) as error:
+            log.error("artifact of a run not taken", run=run.id, error=str(error))
+            self._note_gates(run, f"not taken: {error}", passed=False, data={})
+        finally:
+            self.retraining.ended(ending)
+        await asyncio.to_thread(self._store.remove_all_but, self.registry.kept())
+
+    async def _admit(self, run: Run, directory: Path) -> str | None:
+        """The digest, now in the registry; None when the gates say no. Raises what it meets."""
         try:
             manifest = await asyncio.to_thread(artifact.load, directory)
         except ValueError as error:
             self._note_gates(run, str(error), passed=False, data={})
-            self.retraining.ended(Ending.FAILED)
-            return
+            return None
         report = await self._gates(run, directory)
         if report is None or not report.passed:
             words = report.words if report is not None else "the gates could not be measured"
-            self._note_gates(
-                run, words, passed=False, data=report.as_json() if report is not None else {}
-            )
-            self.retraining.ended(Ending.FAILED)
-            return
+            facts = report.as_json() if report is not None else {}
+            self._note_gates(run, words, passed=False, data=facts)
+            return None
         stored = await asyncio.to_thread(self._store.add, directory, manifest.digest)
         self.registry.add_version(
             Version(
                 digest=manifest.digest,
-                label=manifest.version,
+                label=self._free_label(manifest),
                 origin="run",
                 parent=manifest.parent,
                 directory=str(stored),
@@ -230,9 +275,14 @@ class Controller:
             )
         )
         self._note_gates(run, report.words, passed=True, data=report.as_json())
-        self.retraining.ended(Ending.SUCCEEDED)
-        await self._roll_out(manifest.digest)
-        self._store.remove_all_but(self.registry.kept())
+        return manifest.digest
+
+    def _free_label(self, manifest: artifact.Manifest) -> str:
+        """Arms, counters and references are kept by label: two versions must not share one."""
+        taken = self.registry.version(manifest.version)
+        if taken is None or taken.digest == manifest.digest:
+            return manifest.version
+        return f"{manifest.version}-{manifest.digest.removeprefix('sha256:')[:8]}"
 
     async def _roll_out(self, digest: str) -> None:
         try:
@@ -320,6 +370,8 @@ class Controller:
         return _shown(self.release.operate(id, action, reason, actor))
 
     async def rollback(self, to: str | None, reason: str, actor: str) -> Json:
+        if self._role == "sidecar":
+            raise Refused(409, "role sidecar never starts a rollout, back or forth")
         return _shown(await self.release.roll_back(to, reason, actor))
 
     def accept_reference(self, actor: str) -> Json:
@@ -395,7 +447,12 @@ class Controller:
         for rollout in self.registry.rollouts(LISTED_MAX):
             facts = _shown(rollout)
             facts["transitions"] = [
-                {"at": entry.at, "state": entry.data.get("state"), "reason": entry.reason}
+                {
+                    "at": entry.at,
+                    "kind": entry.kind,
+                    "state": entry.data.get("state"),
+                    "reason": entry.reason,
+                }
                 for entry in self._ledger.entries(subject=rollout.id, limit=200)
             ]
             if self.release.rollout is not None and rollout.id == self.release.rollout.id:
