@@ -28,30 +28,52 @@ def is_name(upstream: Address) -> bool:
     return False
 
 
-async def resolve(upstream: Address) -> str:
-    """The numeric address, as the edge takes it. A name that cannot be resolved stays a name.
+async def resolve(upstream: Address, *, current: str | None = None) -> str:
+    """The numeric address, as the edge takes it.
 
-    The edge then answers 502 until a later look-up succeeds: a DNS that is late at boot must not
-    keep the port closed.
+    A name that was resolved before keeps its address for as long as it is one of the name's: a
+    name with several answers gives them in another order each time. A look-up that fails changes
+    nothing. A name that was never resolved gives an address that nobody listens on, and the edge
+    answers 502 until a later look-up succeeds: a DNS that is late at boot must not keep the port
+    closed.
     """
     if upstream.path is not None:
         return str(upstream)
-    host = upstream.host
-    if is_name(upstream):
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host, upstream.port, type=socket.SOCK_STREAM
-            )
-        except OSError:
-            return f"127.0.0.1:{_UNRESOLVED_PORT}"
-        # Servers on localhost often listen on IPv4 alone: it is tried first.
-        found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-        host = str(found[0][4][0])
-    return f"[{host}]:{upstream.port}" if ":" in host else f"{host}:{upstream.port}"
+    if not is_name(upstream):
+        return _written(upstream.host, upstream.port)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            upstream.host, upstream.port, type=socket.SOCK_STREAM
+        )
+    except (OSError, UnicodeError):  # UnicodeError: no name that a DNS could know
+        return current or f"127.0.0.1:{_UNRESOLVED_PORT}"
+    # Servers on localhost often listen on IPv4 alone: it is tried first.
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    addresses = [_written(str(entry[4][0]), upstream.port) for entry in found]
+    return current if current in addresses else addresses[0]
+
+
+def _written(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 # Nothing listens on the discard port: connecting to it is refused at once, which is a 502.
 _UNRESOLVED_PORT = 9
+
+
+async def accepts_connection(address: str, *, timeout_s: float = 1.0) -> bool:
+    """Whether `address` (host:port or unix:/path, numeric) accepts a connection now."""
+    try:
+        if address.startswith("unix:"):
+            opening = asyncio.open_unix_connection(address.removeprefix("unix:"))
+        else:
+            host, _, port = address.rpartition(":")
+            opening = asyncio.open_connection(host.strip("[]"), int(port))
+        _, writer = await asyncio.wait_for(opening, timeout_s)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
 
 
 async def bind_listener(

@@ -164,6 +164,10 @@ class AgentView:
             )
         )
 
+    def forget_exported(self) -> None:
+        """The configuration was read again: which features are exported is asked anew."""
+        self._exported = ()
+
     def _watch(self) -> VersionWatch | None:
         """The stable version's detectors, or what there is while its reference is learnt."""
         monitor = self._agent.intake.monitor

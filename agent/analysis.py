@@ -19,12 +19,17 @@ from agent.children import PACKET_BYTES_MAX, name_process
 from agent.config import Config
 from agent.logs import start_logs
 from agent.topology import Agent
+from retrain.ledger import LedgerError
 
 log = structlog.get_logger("remora.analysis")
 
 FDS_MAX = 4
 # The edge's work is worth more than ours: at contention the scheduler prefers it.
 NICE = 5
+
+
+class _Refused(Exception):
+    """There is no starting, and the text says why: the supervisor is told, and tries again."""
 
 
 class Analysis:
@@ -44,24 +49,45 @@ class Analysis:
             loop.add_signal_handler(signum, self._stopping.set)
         start: asyncio.Future[tuple[dict[str, Any], list[int]]] = loop.create_future()
         loop.add_reader(self._control, self._readable, start)
-        message, fds = await start
-        config = Config.from_revealed(message["config"])
-        self._agent = Agent(
-            config,
-            role=message["role"],
-            stable_address=message["stable"]["address"],
-            stable_version=message["stable"]["version"],
-            tell_supervisor=self._send,
-        )
-        await self._agent.start(
-            channel=socket.socket(fileno=fds[0]), admin_socket=message["admin_socket"]
-        )
+        stopping = loop.create_task(self._stopping.wait())
+        waited: set[asyncio.Future[Any]] = {start, stopping}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            return 0  # told to end, or left alone, before there was anything to begin
+        message, fds = start.result()
+        try:
+            agent = await self._start(message, fds)
+        except _Refused as error:
+            log.critical("analysis does not start; traffic is served without it", why=str(error))
+            self._send({"type": "refused", "reason": str(error)})
+            return 1
+        # Only now: a channel that comes while the agent starts must not be replaced by the one
+        # that it is started with.
+        self._agent = agent
         for early in self._early:
             self._dispatch(*early)
+        self._early.clear()
         self._send({"type": "ready"})
-        await self._stopping.wait()
-        await self._agent.stop()
+        await stopping
+        await agent.stop()
         return 0
+
+    async def _start(self, message: dict[str, Any], fds: list[int]) -> Agent:
+        config = read_config(fds[0])
+        channel = socket.socket(fileno=fds[1])
+        try:
+            agent = Agent(
+                config,
+                role=message["role"],
+                stable_address=message["stable"]["address"],
+                stable_version=message["stable"]["version"],
+                tell_supervisor=self._send,
+            )
+            await agent.start(channel=channel, admin_socket=message["admin_socket"])
+        except (LedgerError, OSError, ValueError) as error:
+            # A broken ledger above all: who cannot remember what was decided must not decide.
+            raise _Refused(str(error) or repr(error)) from error
+        return agent
 
     def _readable(self, start: "asyncio.Future[tuple[dict[str, Any], list[int]]]") -> None:
         while True:
@@ -96,7 +122,7 @@ class Analysis:
             case "stable":
                 self._agent.upstream_moved(message["address"])
             case "config":
-                self._agent.reconfigure(Config.from_revealed(message["config"]))
+                self._agent.reconfigure(read_config(fds[0]))
             case other:
                 log.warning("unknown control message", type=other)
 
@@ -104,6 +130,13 @@ class Analysis:
         # A supervisor that does not read is about to end us anyway.
         with suppress(OSError):
             self._control.send(json.dumps(message).encode())
+
+
+def read_config(descriptor: int) -> Config:
+    """The configuration from the supervisor's memory file, which is closed here."""
+    with os.fdopen(descriptor, "rb") as file:
+        file.seek(0)
+        return Config.from_revealed(json.loads(file.read()))
 
 
 def main() -> int:

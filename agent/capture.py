@@ -69,6 +69,11 @@ class CaptureWriter:
         self._written += len(lines)
         self.rows += batch.rows
 
+    def limit(self, *, bytes_max: int, retention_s: float) -> None:
+        """Other limits from now on: a reload."""
+        self._bytes_max = bytes_max
+        self._retention_s = retention_s
+
     def close(self) -> None:
         """Finish the segment; a new one is begun at the next tick."""
         if self._file is not None:

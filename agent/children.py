@@ -22,6 +22,7 @@ Message = dict[str, Any]
 BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 # A child that lived this long was healthy: its next death starts the back-off anew.
 HEALTHY_S = 30.0
+PING_EVERY_S = 0.5
 PACKET_BYTES_MAX = 200_000
 
 
@@ -50,6 +51,7 @@ class Child:
         self._stopping = False
         self._deaths_in_a_row = 0
         self._ping = 0
+        self._unanswered = 0  # pings since the last pong
 
     @property
     def answers(self) -> bool:
@@ -59,13 +61,21 @@ class Child:
     def _age_s(self) -> float:
         return asyncio.get_running_loop().time() - self.last_pong_at
 
+    def _ends(self) -> bool:
+        """Asked anew after each wait: `stop` may have been called meanwhile."""
+        return self._stopping
+
     async def keep_alive(self) -> None:
         """Run until `stop`, starting the process again whenever it ends."""
         loop = asyncio.get_running_loop()
-        while True:
+        while not self._ends():
             born_at = loop.time()
-            await self._live()
-            if self._stopping:
+            try:
+                await self._live()
+            except OSError as error:
+                # No memory, no descriptors, no processes left: that passes, this task must not.
+                log.error("child cannot be started", child=self.name, error=str(error))
+            if self._ends():
                 return
             if loop.time() - born_at > HEALTHY_S:
                 self._deaths_in_a_row = 0
@@ -78,38 +88,44 @@ class Child:
     async def _live(self) -> None:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        # The name stands in the arguments so that ps and pgrep show which process this is.
-        argv = ["-m", self._module, f"remora-{self.name}", "--control-fd", str(theirs.fileno())]
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, *argv, pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL
-        )
-        theirs.close()
-        self._control = ours
-        self.pid = self._process.pid
-        self.last_pong_at = loop.time()
-        loop.add_reader(ours, self._readable)
-        pinging = loop.create_task(self._watch())
-        try:
-            self._on_spawn(self)
-            code = await self._process.wait()
-            log.info("child ended", child=self.name, pid=self.pid, code=code)
-        finally:
-            pinging.cancel()
-            loop.remove_reader(ours)
-            ours.close()
-            self._control = None
-            self.pid = None
+        with ours, theirs:
+            ours.setblocking(False)
+            # The name stands in the arguments so that ps and pgrep show which process this is.
+            argv = ["-m", self._module, f"remora-{self.name}", "--control-fd", str(theirs.fileno())]
+            process = self._process = await asyncio.create_subprocess_exec(
+                sys.executable, *argv, pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL
+            )
+            theirs.close()
+            self._control = ours
+            self.pid = process.pid
+            self.last_pong_at = loop.time()
+            self._unanswered = 0
+            loop.add_reader(ours, self._readable)
+            pinging = loop.create_task(self._watch(process))
+            try:
+                self._on_spawn(self)
+                code = await process.wait()
+                log.info("child ended", child=self.name, pid=self.pid, code=code)
+            finally:
+                pinging.cancel()
+                loop.remove_reader(ours)
+                self._control = None
+                self.pid = None
 
-    async def _watch(self) -> None:
-        """Ping twice a second; a loop that has not answered for long is killed, not waited for."""
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Ping twice a second; a loop that has not answered for long is killed, not waited for.
+
+        Pings are counted, not seconds: a machine or container that was paused as a whole wakes up
+        to an old pong, and a child must not die for having slept when we slept too.
+        """
         while True:
             self._ping += 1
             self.send({"type": "ping", "n": self._ping})
-            await asyncio.sleep(0.5)
-            if self._age_s() > self._hung_after_s and self._process is not None:
+            await asyncio.sleep(PING_EVERY_S)
+            self._unanswered += 1
+            if self._unanswered * PING_EVERY_S > self._hung_after_s:
                 log.error("child hangs, killing it", child=self.name, silent_s=self._age_s())
-                self._process.kill()
+                process.kill()
                 return
 
     def _readable(self) -> None:
@@ -127,6 +143,7 @@ class Child:
             message = json.loads(packet)
             if message["type"] == "pong":
                 self.last_pong_at = asyncio.get_running_loop().time()
+                self._unanswered = 0
             else:
                 self._on_message(message)
 

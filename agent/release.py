@@ -237,7 +237,7 @@ class Release:
         rollout, analysis = self._flying(), self._analysis
         if rollout is None or analysis is None:
             return
-        candidate = self._label(rollout.candidate)
+        candidate, stable = self._label(rollout.candidate), self._label(rollout.stable)
         clustered = self._config.rollout.client_key is not None
         analysis.observe(
             Outcome(
@@ -248,8 +248,9 @@ class Release:
                 key_hash=outcome.key if clustered else None,
             )
             for outcome in outcomes
-            # A client that left says nothing about the model.
-            if outcome.outcome != "client_disconnect"
+            # A client that left says nothing about the model; late news of an earlier candidate
+            # says nothing about this one.
+            if outcome.outcome != "client_disconnect" and outcome.version in (candidate, stable)
         )
 
     def on_labelled(self, joined: Sequence[Joined]) -> None:
@@ -451,6 +452,11 @@ class Release:
                 return digest[:19]
             label = self._labels[digest] = version.label
         return label
+
+    def reference_of(self, digest: str | None) -> Reference | None:
+        """The profile that the artifact of a version carries, if it has one."""
+        version = None if digest is None else self.registry.version(digest)
+        return None if version is None else _reference_of(version)
 
     def label(self, digest: str) -> str:
         """The version label of a digest: what metrics and routes call it."""

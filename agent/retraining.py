@@ -420,6 +420,8 @@ class Retraining:
             if recipe is None:
                 raise ValueError("retrain.recipe is not set: name the recipe of the pipeline")
             work.mkdir(parents=True, exist_ok=True)
+            # Of an attempt that a restart cut short: the pipeline never writes over an artifact.
+            await asyncio.to_thread(shutil.rmtree, work / "artifact", ignore_errors=True)
             run = self.runs.find(id)
             assert run is not None
             captured = await self.export(run)

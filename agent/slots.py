@@ -5,16 +5,17 @@ else runs. The processes outlive this agent on purpose: it may die, the model ma
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from agent.addresses import resolve
+from agent.addresses import accepts_connection, resolve
 from agent.config import Config, parse_upstream
 from retrain import artifact
 from retrain.ledger import Ledger, LedgerError
-from retrain.registry import Registry, SlotRecord, Version
+from retrain.registry import Registry, SlotRecord, Version, external
 from retrain.rollout_messages import Slot
 from retrain.traffic.slot import (
     STEADY_S,
@@ -41,9 +42,9 @@ class SlotFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StableUpstream:
-    """Where the stable model is served, as the edge takes it."""
+    """Where the stable model is served."""
 
-    address: str
+    address: str  # a URL, as in the configuration
     version: str
 
 
@@ -51,13 +52,25 @@ class Slots:
     """Slots A and B of one model."""
 
     def __init__(
-        self, config: Config, registry: Registry, *, state_dir: Path, upstream: str
+        self,
+        config: Config,
+        registry: Registry,
+        *,
+        state_dir: Path,
+        upstream: str,
+        on_moved: Callable[[Slot], None] = lambda _: None,
     ) -> None:
         self._config = config
         self._registry = registry
         self._home = state_dir / "slots"
         # Where the configured upstream is, numeric: the supervisor resolves its name.
         self._upstream = upstream
+        # What the configured upstream serves: to go back to that is to go back there.
+        self.upstream_digest = external(config.proxy.upstream)
+        self._on_moved = on_moved
+        # A slot is started or stopped, never both at once: a stop that came to its end late would
+        # take the next model with it.
+        self._locks: dict[Slot, asyncio.Lock] = {name: asyncio.Lock() for name in SLOTS}
         self._processes: dict[Slot, SlotProcess] = {}
         self._addresses: dict[Slot, str] = {}
         self._restarts: dict[Slot, tuple[int, float]] = {}  # failures in a row, not before
@@ -81,27 +94,31 @@ class Slots:
     # Starting and stopping.
 
     async def start(self, slot: Slot, digest: str) -> None:
-        """Have the slot serve this version; returns when it does.
+        """Have the slot serve this version; returns when it does. What does not serve is ended.
 
         Raises `ValueError` for an artifact that is not what its digest says or a version nobody
         can serve, `OSError` with the last words of a process that did not come up.
         """
-        running = self._processes.get(slot)
-        if running is not None and running.digest == digest and running.alive():
-            return
-        version = self._registry.version(digest)
-        if version is None:
-            raise ValueError(f"{digest} is not in the registry")
-        try:
-            await self._bring_up(slot, version)
-        except SlotError as error:
-            raise OSError(str(error)) from error
+        async with self._locks[slot]:
+            running = self._processes.get(slot)
+            if running is not None and running.digest == digest and running.alive():
+                return  # whoever did not get ready is not among them
+            version = self._registry.version(digest)
+            if version is None:
+                raise ValueError(f"{digest} is not in the registry")
+            try:
+                await self._bring_up(slot, version)
+            except SlotError as error:
+                raise OSError(str(error)) from error
 
     async def _bring_up(self, slot: Slot, version: Version) -> None:
         candidate = self._config.rollout.candidate
         record = self._registry.slot(slot)
         if record.digest == version.digest and record.pid is None and record.address is not None:
             await self._ask(slot, version.digest, record.address)  # somebody else runs it
+        elif version.digest == self.upstream_digest and await self._upstream_serves(version):
+            address = self._config.proxy.upstream
+            self._registry.set_slot(SlotRecord(name=slot, digest=version.digest, address=address))
         elif candidate is not None and candidate.upstream is not None:
             address = candidate.upstream if slot == "B" else self._config.proxy.upstream
             self._registry.set_slot(SlotRecord(name=slot, digest=version.digest, address=address))
@@ -111,13 +128,30 @@ class Slots:
         else:
             if not await asyncio.to_thread(verified, version):
                 raise ValueError(f"{version.digest} is not what its digest says")
-            process = self._process(slot, version)
-            if not process.adopt(record):
-                process.start()
-                self._registry.set_slot(process.record)
-            self._processes[slot] = process
+            await self._run(slot, version, record)
+
+    async def _run(self, slot: Slot, version: Version, record: SlotRecord) -> None:
+        process = self._process(slot, version)
+        started = not process.adopt(record)
+        if started:
+            process.start()
+            self._registry.set_slot(process.record)
+        self._processes[slot] = process
+        try:
             await process.wait_ready()
-            log.info("slot serves", slot=slot, digest=version.digest, address=process.address)
+        except SlotError:
+            # A process that hangs would be found alive by the next attempt, and be given traffic.
+            if self._processes.get(slot) is process:
+                del self._processes[slot]
+                await process.stop()
+            raise
+        log.info("slot serves", slot=slot, digest=version.digest, address=process.address)
+        if started:
+            self._on_moved(slot)
+
+    async def _upstream_serves(self, version: Version) -> bool:
+        """Whether to use the configured upstream: always when there is no artifact to start."""
+        return version.directory is None or await accepts_connection(self._upstream)
 
     async def _ask(self, slot: Slot, digest: str, address: str) -> None:
         """An upstream that we did not start is only asked whether it is ready."""
@@ -156,6 +190,14 @@ class Slots:
 
     async def stop(self, slot: Slot) -> None:
         """End what we started there; an upstream that somebody else runs is only let go."""
+        # Outside the lock: a start that waits for a process that never gets ready holds it.
+        process = self._processes.pop(slot, None)
+        if process is not None:
+            await process.stop()
+        async with self._locks[slot]:
+            await self._empty(slot)
+
+    async def _empty(self, slot: Slot) -> None:
         record = self._registry.slot(slot)
         process = self._processes.pop(slot, None)
         if process is None and record.pid is not None and record.digest is not None:
@@ -174,6 +216,9 @@ class Slots:
         """After a restart: adopt the stable slot's process, or begin to start it again."""
         for name in SLOTS:
             record = self._registry.slot(name)
+            elsewhere = record.address != self._config.proxy.upstream
+            if record.pid is None and record.address is not None and elsewhere:
+                self._addresses[name] = await resolve(parse_upstream(record.address))
             if record.digest is None or record.pid is None:
                 continue
             version = self._registry.version(record.digest)
@@ -265,4 +310,4 @@ def stable_from_ledger(config: Config) -> StableUpstream | None:
     if not rows or rows[0]["address"] in (None, config.proxy.upstream):
         return None
     label = rows[0]["label"] or config.model.version
-    return StableUpstream(address=numeric(rows[0]["address"]), version=label)
+    return StableUpstream(address=rows[0]["address"], version=label)

@@ -5,18 +5,22 @@ so a client's connection waits in the kernel's queue for a moment instead of bei
 """
 
 import asyncio
+import json
+import os
 import signal
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import structlog
 
-from agent.addresses import bind_listener, is_name, resolve
+from agent.addresses import accepts_connection, bind_listener, is_name, resolve
 from agent.admin.front import FrontDesk
 from agent.children import Child, Message, name_process, notify_systemd
-from agent.config import Config
+from agent.config import Config, parse_upstream
 
 log = structlog.get_logger("remora.supervisor")
 
@@ -43,6 +47,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._edge_ready = False
         self._analysis_ready = False
+        self._analysis_error: str | None = None  # why it cannot start, in its own words
         self._held_end: socket.socket | None = None  # analysis' end of a channel, until it lives
         self._stable: dict[str, str] = {}
         self._listeners: list[socket.socket] = []
@@ -64,7 +69,17 @@ class Supervisor:
         self._backend = str(self._run_dir / "admin.sock")
 
     async def run(self) -> int:
-        """Serve until SIGTERM or SIGINT. Raises `OSError` when a listener cannot be bound."""
+        """Serve until SIGTERM or SIGINT. Raises `OSError` when a listener cannot be bound.
+
+        Exit code 1 when one of its own tasks ended, which none ever should: half a supervisor is
+        worse than one that whoever runs us starts again.
+        """
+        try:
+            return await self._run()
+        finally:
+            self._clean_up()
+
+    async def _run(self) -> int:
         name_process("remora-supervisor")
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -90,7 +105,7 @@ class Supervisor:
             loop.create_task(self._analysis.keep_alive()),
             loop.create_task(self._follow_names()),
         ]
-        await self._stopping.wait()
+        failed = await self._stopped(tasks)
         notify_systemd("STOPPING=1")
         log.info("remora stops: draining")
         for listener in self._listeners:
@@ -101,8 +116,19 @@ class Supervisor:
         front.close()
         for task in tasks:
             task.cancel()
-        self._clean_up()
-        return 0
+        return 1 if failed else 0
+
+    async def _stopped(self, tasks: list[asyncio.Task[None]]) -> bool:
+        """Until we are told to stop; true when a task ended instead."""
+        told = asyncio.get_running_loop().create_task(self._stopping.wait())
+        done, _ = await asyncio.wait({told, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        if told in done:
+            return False
+        told.cancel()
+        for task in tasks:
+            if task in done:
+                log.error("a task of the supervisor ended", error=repr(task.exception()))
+        return True
 
     def _clean_up(self) -> None:
         Path(self._backend).unlink(missing_ok=True)
@@ -136,18 +162,27 @@ class Supervisor:
             self._edge.send({"type": "channel"}, [ours.fileno()])
             ours.close()
         Path(self._backend).unlink(missing_ok=True)
-        analysis.send(
-            {
-                "type": "start",
-                "config": self._config.reveal(),
-                "role": self._role,
-                "admin_socket": self._backend,
-                "stable": self._stable,
-            },
-            [theirs.fileno()],
-        )
+        with config_file(self._config) as config:
+            analysis.send(
+                {
+                    "type": "start",
+                    "role": self._role,
+                    "admin_socket": self._backend,
+                    "stable": self._stable,
+                },
+                [config.fileno(), theirs.fileno()],
+            )
         theirs.close()
         self._announce()
+
+    def _join(self) -> None:
+        """A new channel for two children that are both there and have lost theirs."""
+        ours, theirs = self._new_channel()
+        if self._edge.send({"type": "channel"}, [ours.fileno()]):
+            self._hand_to_analysis(theirs)
+        else:
+            theirs.close()  # an edge that starts brings a channel with it
+        ours.close()
 
     def _new_channel(self) -> tuple[socket.socket, socket.socket]:
         edge_end, analysis_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -184,12 +219,18 @@ class Supervisor:
             log.info("edge serves", pid=self._edge.pid)
 
     def _from_analysis(self, message: Message) -> None:
-        if message["type"] == "ready":
-            self._analysis_ready = True
-            log.info("analysis is up", pid=self._analysis.pid)
-        elif message["type"] == "stable":
-            # Kept here so that an edge that restarts while analysis is away routes right.
-            self._stable = {"address": message["address"], "version": message["version"]}
+        match message["type"]:
+            case "ready":
+                self._analysis_ready = True
+                self._analysis_error = None
+                log.info("analysis is up", pid=self._analysis.pid)
+            case "refused":
+                self._analysis_error = message["reason"]
+            case "stable":
+                # Kept here so that an edge that restarts while analysis is away routes right.
+                self._stable = {"address": message["address"], "version": message["version"]}
+            case "channel_lost":
+                self._join()
 
     # Names, probes, reload.
 
@@ -199,7 +240,8 @@ class Supervisor:
 
         remembered = stable_from_ledger(self._config)
         if remembered is not None:
-            return {"address": remembered.address, "version": remembered.version}
+            address = await resolve(parse_upstream(remembered.address))
+            return {"address": address, "version": remembered.version}
         address = await resolve(self._proxy.upstream_address)
         return {"address": address, "version": self._config.model.version}
 
@@ -211,7 +253,7 @@ class Supervisor:
             await asyncio.sleep(RESOLVE_EVERY_S)
             if not is_name(upstream) or self._stable["address"] != current:
                 continue
-            address = await resolve(upstream)
+            address = await resolve(upstream, current=current)
             if address != current:
                 log.info("upstream moved", name=upstream.host, address=address)
                 current = address
@@ -222,9 +264,17 @@ class Supervisor:
     async def _healthz(self) -> tuple[bool, dict[str, object]]:
         body: dict[str, object] = {
             "edge": "up" if self._edge.answers else "down",
-            "analysis": "up" if self._analysis_ready and self._analysis.answers else "down",
+            **self._analysis_facts(),
         }
         return self._edge.answers, body
+
+    def _analysis_facts(self) -> dict[str, object]:
+        """Shown in both probes, and never what makes them fail."""
+        up = self._analysis_ready and self._analysis.answers
+        facts: dict[str, object] = {"analysis": "up" if up else "down"}
+        if self._analysis_error is not None:
+            facts["analysis_error"] = self._analysis_error
+        return facts
 
     async def _readyz(self) -> tuple[bool, dict[str, object]]:
         reachable = await accepts_connection(self._stable["address"])
@@ -232,7 +282,7 @@ class Supervisor:
         body: dict[str, object] = {
             "edge": "listening" if listening else "not listening",
             "upstream": "reachable" if reachable else "unreachable",
-            "analysis": "up" if self._analysis_ready and self._analysis.answers else "down",
+            **self._analysis_facts(),
         }
         return listening and reachable, body
 
@@ -252,23 +302,19 @@ class Supervisor:
             log.info("nothing to reload", needs_restart=len(changes.fixed))
             return
         self._config = self._config.with_live_changes(config)
-        self._analysis.send({"type": "config", "config": self._config.reveal()})
+        with config_file(self._config) as file:
+            self._analysis.send({"type": "config"}, [file.fileno()])
         log.info("configuration reloaded", keys=list(changes.live))
 
 
-async def accepts_connection(address: str, *, timeout_s: float = 1.0) -> bool:
-    """Whether `address` (host:port or unix:/path, numeric) accepts a connection now."""
-    try:
-        if address.startswith("unix:"):
-            opening = asyncio.open_unix_connection(address.removeprefix("unix:"))
-        else:
-            host, _, port = address.rpartition(":")
-            opening = asyncio.open_connection(host.strip("[]"), int(port))
-        _, writer = await asyncio.wait_for(opening, timeout_s)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True
+@contextmanager
+def config_file(config: Config) -> Iterator[BinaryIO]:
+    """The configuration in memory, to be handed on as a descriptor: a schema of thousands of
+    columns is longer than a packet of the control socket may be."""
+    with os.fdopen(os.memfd_create("remora-config"), "w+b") as file:
+        file.write(json.dumps(config.reveal()).encode())
+        file.flush()
+        yield file
 
 
 def edge_settings(config: Config) -> dict[str, object]:

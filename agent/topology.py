@@ -6,6 +6,8 @@ exchange arrives before everybody who wants it is there. Stop is the same backwa
 """
 
 import asyncio
+import fcntl
+import os
 import secrets
 import socket
 import time
@@ -37,6 +39,10 @@ log = structlog.get_logger("remora.analysis")
 TICK_EVERY_S = 0.5
 HISTORY_EVERY_S = 5.0
 SALT_BYTES = 16
+# An edge that died brings a channel with it when it comes back; one that merely lost it does not.
+CHANNEL_LOST_S = 2.0
+# A loop that fails at every turn says so now and then, not twice a second.
+COMPLAIN_EVERY_S = 60.0
 
 
 class Agent:
@@ -56,6 +62,7 @@ class Agent:
         self.started_at = time.time()
         state_dir = config.state_dir
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = _locked(state_dir)
         self.totals = EdgeTotals()
         self._salt = _salt(state_dir / "sampling.salt")
         self.intake = Intake(
@@ -86,8 +93,9 @@ class Agent:
             tell_supervisor=tell_supervisor,
         )
         self.view = AgentView(self)
+        self._tell_supervisor = tell_supervisor
         self._channel: EdgeChannel | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._reading: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._admin: AdminServer | None = None
         self._snapshot_at = time.time()
@@ -113,28 +121,45 @@ class Agent:
 
     async def stop(self) -> None:
         """Take what still comes, save, and let go. Model servers that we started keep serving."""
-        for task in self._tasks:
+        for task in (*self._tasks, *self._reading):
             task.cancel()
         if self._admin is not None:
             await self._admin.stop()
         if self._channel is not None:
             self._channel.close()
-        self.intake.flush()
-        await self.controller.stop()
-        await self._save()
+        # What one of them cannot write any more must not keep the others from saving theirs.
+        await self._attempt(self._flush)
+        await self._attempt(self.controller.stop)
+        await self._attempt(self._save)
         self.intake.labels.close()
         if self.capture is not None:
             self.capture.close()
+        os.close(self._lock)
 
-    def _every(self, wait_s: Callable[[], float], work: Callable[[], Awaitable[None]]) -> Any:
+    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception:
+            log.exception("not everything could be saved", task=work.__name__)
+
+    async def _flush(self) -> None:
+        self.intake.flush()
+
+    def _every(
+        self, wait_s: Callable[[], float], work: Callable[[], Awaitable[None]]
+    ) -> asyncio.Task[None]:
         async def repeat() -> None:
+            complain_at = 0.0
             while True:
                 await asyncio.sleep(wait_s())
                 try:
                     await work()
-                except Exception:
+                except Exception as error:
                     # One bad turn of a loop must not end the watching for good.
-                    log.exception("a periodic task failed", task=work.__name__)
+                    self.intake.dropped["periodic_task"] += 1
+                    if time.monotonic() >= complain_at:
+                        complain_at = time.monotonic() + COMPLAIN_EVERY_S
+                        log.exception("a periodic task failed", task=work.__name__, why=str(error))
 
         return asyncio.get_running_loop().create_task(repeat())
 
@@ -155,8 +180,27 @@ class Agent:
         )
         channel.send_sampling(rate=self.config.sampling.rate, salt=self._salt)
         self._channel = channel
-        self._reading = asyncio.get_running_loop().create_task(channel.run())
+        reading = asyncio.get_running_loop().create_task(self._read(channel))
+        self._reading.add(reading)
+        reading.add_done_callback(self._reading.discard)
         self.controller.route_again()
+
+    async def _read(self, channel: EdgeChannel) -> None:
+        """Read to the end of a channel; then ask for another until there is one.
+
+        Both ends give up a channel whose bytes make no sense, and an edge that lives on would
+        never be heard of again.
+        """
+        try:
+            await channel.run()
+        except (OSError, ValueError) as error:
+            log.warning("channel to the edge failed", error=repr(error))
+            channel.close()
+        while self._channel is channel:
+            await asyncio.sleep(CHANNEL_LOST_S)
+            if self._channel is channel:
+                log.warning("no channel to the edge, asking for one")
+                self._tell_supervisor({"type": "channel_lost"})
 
     def _send_route(self, route: Any) -> None:
         if self._channel is not None and not self._channel.closed:
@@ -233,6 +277,11 @@ class Agent:
         self.config = config
         if self._channel is not None:
             self._channel.send_sampling(rate=config.sampling.rate, salt=self._salt)
+        self.view.forget_exported()
+        if self.capture is not None:
+            self.capture.limit(
+                bytes_max=config.capture.bytes_max, retention_s=config.capture.retention_s
+            )
         self.controller.reconfigure(config)
 
 
@@ -251,6 +300,23 @@ def _capture(config: Config) -> CaptureWriter | None:
         retention_s=config.capture.retention_s,
         redact=config.capture.redact,
     )
+
+
+def _locked(state_dir: Path) -> int:
+    """Only one agent may use a state directory: two that decide would undo each other's work.
+
+    Raises `OSError` while another one does; the one that a dead supervisor left behind lets go
+    within seconds, and the next attempt succeeds.
+    """
+    descriptor = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise OSError(
+            error.errno, f"{state_dir}: another agent uses this state directory (state.dir)"
+        ) from None
+    return descriptor
 
 
 def _salt(path: Path) -> bytes:

@@ -95,7 +95,7 @@ class Registry:
 
     def __init__(self, ledger: Ledger, *, cooldown_s: float = 21_600.0) -> None:
         self._ledger = ledger
-        self._cooldown_s = cooldown_s
+        self.cooldown_s = cooldown_s
         ledger.migrate("registry", _SCHEMA)
 
     # Versions and slots.
@@ -323,7 +323,7 @@ class Registry:
         row = self._release()
         if row["cooldown_rollout"] == rollout:
             return  # counted already
-        cooldown_s = min(COOLDOWN_MAX_S, self._cooldown_s * 2.0 ** min(row["cooldowns"], 64))
+        cooldown_s = min(COOLDOWN_MAX_S, self.cooldown_s * 2.0 ** min(row["cooldowns"], 64))
         db.execute(
             "UPDATE release SET cooldowns = cooldowns + 1, cooldown_until = ?,"
             " cooldown_rollout = ?",
