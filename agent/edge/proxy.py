@@ -177,7 +177,7 @@ class Client(InFlight):
             self._tracked = False
         else:
             slot = router.pick(head.key or id, now)
-            self._tracked = router.weight(now) > 0.0
+            self._tracked = router.watched(now)
         self._slot = slot
         cell = self._cell = slot.cells[head.line.route]
         cell.in_flight += 1

@@ -95,6 +95,10 @@ class Router:
         """The candidate's share that is truly in force."""
         return self._weight if self.candidate is not None and now <= self._lease_until else 0.0
 
+    def watched(self, now: float) -> bool:
+        """Whether somebody wants to know of every request: at weight 0 too, as in a bake."""
+        return self.candidate is not None and now <= self._lease_until
+
     def pick(self, key: bytes, now: float) -> Slot:
         """For requests while there is a candidate; without one the stable slot is the answer."""
         candidate = self.candidate

@@ -200,6 +200,29 @@ async def test_without_a_candidate_there_are_no_outcomes(house: House) -> None:
     assert edge.router.slots_with_outcomes() == []
 
 
+async def test_a_bake_is_watched_though_nobody_is_routed_to_the_old_model(house: House) -> None:
+    stable, before = house.upstream(), house.upstream()
+    edge = await house.start(stable)
+    analysis = house.analysis()
+    analysis.channel.send_route(
+        Route(
+            generation=1,
+            stable=Upstream(address=stable.address, version="2"),
+            candidate=Upstream(address=before.address, version="1"),
+            weight=0.0,
+        )
+    )
+    await house.until(lambda: edge.router.candidate is not None)
+    client = await house.client()
+    await client.send(b"GET / HTTP/1.1\r\n\r\n")
+    server = await stable.accept()
+    await server.head()
+    await server.send(OK)
+    await client.until(b"\r\n\r\nok")
+    outcome = await analysis.outcome()
+    assert (outcome.slot, outcome.version) == ("stable", "2")
+
+
 async def test_outcomes_of_a_slot_that_was_replaced_keep_its_version(house: House) -> None:
     stable, candidate = house.upstream(), house.upstream()
     edge = await house.start(stable)
