@@ -99,6 +99,18 @@ class ModelMonitor:
                 self._learning = None
         self._watches.pop(version, None)
         self._bound_versions()
+        if version == self.stable:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Watch the stable version before its first row comes.
+
+        Its counters are there at zero then; a counter that begins at its first thousand rows has
+        lost them for `increase()`.
+        """
+        reference = self.reference(self.stable)
+        if reference is not None and self.stable not in self._watches:
+            self._watches[self.stable] = VersionWatch(self.stable, reference, self.settings.watch)
 
     def make_stable(self, version: str) -> None:
         """From now on that version's readings drive the policy; what it knows it keeps."""
@@ -187,6 +199,7 @@ class ModelMonitor:
         if learning.rows >= self.settings.learn_rows:
             self._references[self.stable] = learning.builder.finish()
             self._learning = None
+            self._begin()
         elif learning.provisional is not None:
             learning.provisional.take(batch, ticks=0.0)
         elif learning.rows >= self.settings.provisional_rows:
@@ -250,6 +263,7 @@ class ModelMonitor:
         self.stable = state["stable"]
         for version, text in state["references"].items():
             self._references[version] = Reference.from_bytes(text.encode())
+        self._watches.clear()
         for version, saved in state["watches"].items():
             reference = self.reference(version)
             if reference is None or reference.digest != saved["reference"]:
@@ -257,6 +271,7 @@ class ModelMonitor:
             watch = VersionWatch(version, reference, self.settings.watch)
             watch.restore(saved)
             self._watches[version] = watch
+        self._begin()
 
 
 def _ticks(elapsed_s: float) -> float:
