@@ -15,10 +15,9 @@ def a_reference() -> Reference:
     return build_reference({name: spread(2_000) for name in NAMES})
 
 
-def a_monitor(**settings: int) -> ModelMonitor:
-    return ModelMonitor(
-        MonitorSettings(tick_rows=100, **settings), SchemaSettings(features=NAMES), stable="v1"
-    )
+def a_monitor(learn_rows: int = 10_000) -> ModelMonitor:
+    settings = MonitorSettings(tick_rows=100, learn_rows=learn_rows, provisional_rows=500)
+    return ModelMonitor(settings, SchemaSettings(features=NAMES), stable="v1")
 
 
 def feed(monitor: ModelMonitor, rows: int, at: float) -> None:
@@ -54,7 +53,7 @@ def test_with_a_reference_given_all_bins_are_zero_before_the_first_row() -> None
 
 
 def test_with_a_reference_learnt_all_bins_are_zero_once_it_is() -> None:
-    monitor = a_monitor(learn_rows=1_000, provisional_rows=500)
+    monitor = a_monitor(learn_rows=1_000)
     feed(monitor, 1_000, 1.0)
     assert bins(monitor) == [0.0] * 16
 
