@@ -48,9 +48,7 @@ class Model:
                 status, answer = self._answer(head.split(" ", 2)[1], body)
                 writer.write(
                     b"HTTP/1.1 %d OK\r\ncontent-type: application/json\r\n"
-                    b"content-length: %d\r\n\r\n"
-                    % (status, len(answer))
-                    + answer
+                    b"content-length: %d\r\n\r\n" % (status, len(answer)) + answer
                 )
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
