@@ -236,7 +236,7 @@ class Supervisor:
 
     async def _first_stable(self) -> dict[str, str]:
         """Where the stable model is served: the ledger's word wins over the configuration's."""
-        from agent.slots import stable_from_ledger
+        from agent.stable import stable_from_ledger
 
         remembered = stable_from_ledger(self._config)
         if remembered is not None:

@@ -320,16 +320,17 @@ def test_github_targets_need_a_repository_and_a_token(tmp_path: Path) -> None:
         "webhooks.targets.0.token_file",
         "webhooks.targets.0.workflow",
         "webhooks.targets.1.name",
+        "webhooks.targets.1.secret_file",
         "webhooks.targets.1.url",
         "webhooks.targets.1.url",
     ]
 
 
 def test_what_may_surprise_is_a_notice(tmp_path: Path) -> None:
-    text = "webhooks: {targets: [{name: ci, url: 'https://ci'}]}\n"
+    text = "webhooks: {targets: [{name: ci, url: 'https://ci', secret_file: s}]}\n"
     text += "retrain: {via: webhook, target: ci}\n"
     found = [".".join(map(str, path)) for path, _ in notices(load(text, tmp_path))]
-    assert found == ["rollout.candidate", "webhooks.targets.0.secret_file"]
+    assert found == ["rollout.candidate"]
 
 
 def test_reload_takes_what_is_live_and_names_the_rest() -> None:

@@ -106,6 +106,10 @@ def _target(config: "Config", target: WebhookTarget, path: KeyPath) -> Iterator[
         name = "__".join(str(part) for part in path).upper()
         message = f"is needed by {target.kind}: name it, or set REMORA_{name}__TOKEN"
         yield (*path, "token_file"), message
+    if not github and target.secret is None and target.secret_file is None:
+        name = "__".join(str(part) for part in path).upper()
+        message = f"is missing: every delivery is signed, name it or set REMORA_{name}__SECRET"
+        yield (*path, "secret_file"), message
     if target.kind == "github_workflow_dispatch" and target.workflow is None:
         yield (*path, "workflow"), f"is needed by {target.kind}: name its file or id"
     if target.url is not None:
@@ -186,10 +190,6 @@ def notices(config: "Config") -> Iterator[Finding]:
         yield ("retrain", "via"), "is none: triggers are recorded and nobody is asked to retrain"
     if config.sampling.rate == 0:
         yield ("sampling", "rate"), "is 0: traffic is relayed and nothing is looked at"
-    for index, target in enumerate(config.webhooks.targets):
-        if target.kind == "generic" and target.secret is None and target.secret_file is None:
-            path = ("webhooks", "targets", index, "secret_file")
-            yield path, "is not set: deliveries carry no signature"
     for trigger in config.triggers:
         if isinstance(trigger, QualityTrigger) and config.sampling.rate == 0:
             yield ("sampling", "rate"), f"is 0: the trigger {trigger.name} never sees a label"

@@ -16,6 +16,17 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.demo.ci import ContinuousIntegration, Serving
+from agent.demo.figures import (
+    accuracy,
+    canary_progress,
+    chosen,
+    gate_words,
+    model_bytes,
+    quality,
+    rollback_time,
+    why_promoted,
+    why_rolled_back,
+)
 from agent.demo.rows import as_before, drifting, read_people
 from agent.demo.stage import MODEL, Stage
 from agent.demo.timeline import Timeline, share, size
@@ -101,8 +112,8 @@ class Story:
         timeline.check(
             True,
             "a first model was trained on UCI Adult and packaged",
-            accuracy=share(_accuracy(manifest)),
-            compressed=_chosen(manifest),
+            accuracy=share(accuracy(manifest)),
+            compressed=chosen(manifest),
         )
 
     def _show_training(self, name: str, progress: Json) -> None:
@@ -155,8 +166,8 @@ class Story:
             timeline.end_bar("CI trains")
             timeline.say(
                 "CI: candidate trained, compressed and packaged",
-                size=size(_model_bytes(facts["manifest"])),
-                compressed=_chosen(facts["manifest"]),
+                size=size(model_bytes(facts["manifest"])),
+                compressed=chosen(facts["manifest"]),
             )
         elif step == "failed":
             timeline.say(f"CI: the pipeline failed: {facts['why']}")
@@ -184,10 +195,10 @@ class Story:
             status is not None and not findings,
             "ordinary traffic raised no alarm",
             rows=f"{status['rows_total'] if status else 0:,}",
-            accuracy=_quality(status),
+            accuracy=quality(status),
             protocol=next(iter(status["protocol"].values()), "–") if status else "–",
         )
-        self._accuracy_before = _quality(status)
+        self._accuracy_before = quality(status)
 
     # Chapter 2.
 
@@ -225,7 +236,7 @@ class Story:
             and bool(self._ci.finished)
             and not self._ci.refused,
             "retrained by CI: webhook delivered, callback signed, artifact fetched and verified",
-            during=f"accuracy fell from {self._accuracy_before} to {_quality(run)}",
+            during=f"accuracy fell from {self._accuracy_before} to {quality(run)}",
         )
         if timeline.failures:
             return
@@ -234,14 +245,14 @@ class Story:
             gates is not None and gates["data"].get("passed") is True,
             f"gates measured again by Remora: {gates['reason'] if gates else 'none'}",
         )
-        for words in _gate_words(gates):
+        for words in gate_words(gates):
             timeline.say(words)
 
     async def _promotion(self) -> Json | None:
         timeline = self._timeline
         status = await self._until(
             lambda s: s["rollout"] and s["rollout"]["state"] in ("baking", "live"),
-            bar=("canary", _canary_progress),
+            bar=("canary", canary_progress),
         )
         timeline.end_bar("canary")
         rollout = status["rollout"] if status else None
@@ -250,7 +261,7 @@ class Story:
             rollout is not None,
             "canary promoted",
             canary_requests=rollout["requests"] if rollout else 0,
-            because=_why_promoted(told),
+            because=why_promoted(told),
         )
         live = await self._until(lambda s: s["rollout"]["state"] == "live")
         good = await self._until(
@@ -266,7 +277,7 @@ class Story:
         timeline.check(
             live is not None and good is not None and not findings,
             "the new model is live, measured against its own reference",
-            accuracy=_quality(good),
+            accuracy=quality(good),
             version=good["stable"]["version"] if good else "–",
         )
         return live
@@ -298,7 +309,7 @@ class Story:
                 s["rollout"]["candidate"] == digest
                 and s["rollout"]["state"] in ("rolled_back", "aborted", "failed", "live")
             ),
-            bar=("second canary", _canary_progress),
+            bar=("second canary", canary_progress),
         )
         timeline.end_bar("second canary")
         rollout = await self._rollout(digest)
@@ -308,8 +319,8 @@ class Story:
             rolled is not None and rolled["rollout"]["state"] == "rolled_back",
             "bad candidate caught by the canary and rolled back",
             canary_requests=rolled["rollout"]["requests"] if rolled else 0,
-            rollback=_rollback_time(rollout),
-            because=_why_rolled_back(rollout),
+            rollback=rollback_time(rollout),
+            because=why_rolled_back(rollout),
         )
         timeline.check(
             before is not None
@@ -412,67 +423,6 @@ class Story:
     async def _rollout(self, candidate: str) -> Json | None:
         rollouts: list[Json] = (await self._client.get("/api/v1/rollouts")).json()["rollouts"]
         return next((r for r in rollouts if r["candidate"] == candidate), None)
-
-
-def _canary_progress(status: Json) -> tuple[float, float]:
-    rollout = status["rollout"] or {}
-    return float(rollout.get("requests") or 0), 400.0
-
-
-def _quality(status: Json | None) -> str:
-    accuracy = (status or {}).get("quality", {}).get("accuracy")
-    return "–" if not accuracy else f"{accuracy['value']:.1%}"
-
-
-def _accuracy(manifest: Json) -> float | None:
-    """Accuracy on the frozen holdout, as the gates measured it."""
-    for measured in manifest["metrics"]["measurements"]:
-        if measured["gate"].startswith("quality"):
-            return float(measured["figures"]["candidate"])
-    return None
-
-
-def _model_bytes(manifest: Json) -> float:
-    return float(next(f["bytes"] for f in manifest["files"] if f["path"] == "model.onnx"))
-
-
-def _chosen(manifest: Json) -> str:
-    """What compression did to size and time, and what was taken."""
-    compared = manifest.get("compression", {}).get("comparison")
-    if not compared:
-        return "float32"
-    before, after = compared["float32_bytes"], compared["int8_bytes"]
-    times = compared["latency"]["b1"]
-    return (
-        f"{compared['taken']}: {size(before)} to {size(after)}, "
-        f"{times['float32_us']:.0f} to {times['int8_us']:.0f} µs a row"
-    )
-
-
-def _gate_words(entry: Json | None) -> list[str]:
-    measured = ((entry or {}).get("data") or {}).get("measurements") or []
-    return [f"gate {m['gate']}: {m['words']}" for m in measured if m["required"]]
-
-
-def _entries(rollout: Json | None, kind: str) -> list[Json]:
-    """What the ledger holds of a rollout, of one kind, oldest first."""
-    return [t for t in (rollout or {}).get("transitions", []) if t["kind"] == kind]
-
-
-def _rollback_time(rollout: Json | None) -> str:
-    """From the decision to the edge's word that nobody is routed to the candidate any more."""
-    steps = _entries(rollout, "rollback")
-    return "–" if len(steps) < 2 else f"{steps[-1]['at'] - steps[0]['at']:.2f} s"
-
-
-def _why_rolled_back(rollout: Json | None) -> str:
-    steps = _entries(rollout, "rollback")
-    return str(steps[0]["reason"])[:220] if steps else "–"
-
-
-def _why_promoted(rollout: Json | None) -> str:
-    steps = _entries(rollout, "rollout")
-    return str(steps[-1]["reason"])[:300] if steps else "–"
 
 
 def remove(directory: Path) -> None:

@@ -72,7 +72,7 @@ class Prepared:
 def prepare(recipe: Recipe, captures: Path | None, *, now: float) -> Prepared:
     """Reads what the recipe names and what was captured, and splits it.
 
-    captures: a Parquet or JSON Lines file or a directory of such, None to train on the original set alone.
+    captures: a Parquet or JSON Lines file or a directory of such, None for the original set alone.
     now: UNIX seconds, from which the label lag counts.
     Raises DataError, in one line with the mend.
     """
@@ -127,8 +127,8 @@ def _captured(recipe: Recipe, captures: Path | None, now: float, counts: Counter
     paths = sorted(found) if captures.is_dir() else [captures]
     if not captures.exists() or not paths:
         raise DataError(
-            f"{captures}: no captured rows (*.jsonl, *.parquet): set capture.enabled: true and let traffic "
-            "come, or leave --data out to train on the recipe's own data"
+            f"{captures}: no captured rows (*.jsonl, *.parquet): set capture.enabled: true and let "
+            "traffic come, or leave --data out to train on the recipe's own data"
         )
     tables = read_tables(paths, wanted, optional=("at", "request_id", "row"), skipped=counts)
     parts = []

@@ -1,4 +1,4 @@
-"""Who gets which share of the requests: one adapter per router.
+"""What serves a candidate: processes that we start and adopt, and upstreams that we only ask.
 
-Setting weights is idempotent, and what was set is read back: a weight not seen is not in force.
+Nothing is signalled that is not identified by pid and start time: a pid alone names nobody.
 """
