@@ -90,9 +90,11 @@ export function timeline(title, series, options = {}) {
     if (options.limit !== undefined && options.limit <= high) {
       chart.append(svg("line", { class: "limit", x1: 0, x2: width, y1: round(y(options.limit)), y2: round(y(options.limit)) }));
     }
-    const area = path(series[0].points, x, y);
-    if (series.length === 1 && !series[0].points.some(([, v]) => v === null)) {
-      chart.append(svg("path", { class: `area area-${series[0].kind}`, d: `${area}L${width} ${height}L0 ${height}Z` }));
+    const filled = series[0].points.filter(([, value]) => value !== null);
+    if (series.length === 1) {
+      const [from, to] = [round(x(filled[0][0])), round(x(filled.at(-1)[0]))];
+      const area = `${path(filled, x, y)}L${to} ${height}L${from} ${height}Z`;
+      chart.append(svg("path", { class: `area area-${series[0].kind}`, d: area }));
     }
     for (const one of series) chart.append(svg("path", { class: `stroke line-${one.kind}`, d: path(one.points, x, y) }));
     pointer(chart, { series, x, width, height, tell, newest });

@@ -45,7 +45,8 @@ export function featureRow(f) {
 
 export function charts({ points, effect, threshold }) {
   const line = (key, kind, name) => ({ points: series(points, key), kind, name });
-  const score = points.some((p) => typeof p.accuracy === "number") ? "accuracy" : "rmse";
+  const has = (key) => points.some((p) => typeof p[key] === "number");
+  const score = has("rmse") && !has("accuracy") ? "rmse" : "accuracy";
   return [
     timeline("Largest PSI", [line("psi_max", "now")], { low: 0, high: effect * 1.3, limit: effect, format: figure }),
     timeline("Strongest evidence, log₁₀", [line("evidence_max", "now")], { low: 0, high: threshold, limit: threshold, format: evidence }),
@@ -137,13 +138,13 @@ export function ledger(entries) {
 export function findings(list) {
   if (!list.length) return el("li", { class: "quiet" }, "Nothing yet.");
   return list.map((f) =>
-    el("li", {}, el("time", {}, clock(f.at)), el("div", {}, tag(f.state), " ", el("b", {}, f.subject ?? ""), " ",
+    el("li", {}, el("time", {}, clock(f.at)), el("div", {}, tag(f.state), " ", String(f.explain ?? "").startsWith(f.subject) ? "" : el("b", {}, f.subject ?? ""), " ",
       f.explain ?? "", el("small", {}, `${plainState(f.kind)}${f.version ? ` · ${f.version}` : ""} · row ${whole(f.row)}`))));
 }
 
 export function processes(found) {
   return Object.entries(found).map(([name, p]) =>
-    el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, p.cpu_s === undefined ? "–" : span(p.cpu_s)),
+    el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, p.cpu_s === undefined ? "–" : p.cpu_s < 60 ? `${p.cpu_s.toFixed(1)} s` : span(p.cpu_s)),
       el("td", {}, bytes(p.memory_bytes)), el("td", {}, whole(p.restarts ?? 0))));
 }
 
