@@ -3,92 +3,48 @@
 Predictions wait for their label, labels that came first wait for their prediction, both in one
 SQLite file with limits on age and number. The same label twice changes nothing; a different one is
 a correction, which quality follows and evidence does not: what a detector has seen it cannot unsee.
+
+Every call is one transaction. `sqlite3.Error` (no room, a lock) leaves file and counts as they
+were before the call; the caller counts the loss and goes on.
 """
 
-import json
 import math
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from operator import itemgetter
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final
 
-import structlog
+from agent.batch import VERSIONS_MAX, Batch
+from agent.label_database import (
+    Database,
+    Tally,
+    is_damage,
+    key_of,
+    read_only,
+    select_in,
+    set_aside,
+)
+from agent.label_rows import (
+    Joined,
+    Label,
+    LabelValue,
+    label_text,
+    label_value,
+    prediction_records,
+)
 
-from agent.batch import Batch
-
-log = structlog.get_logger("remora.labels")
-
-LabelValue: TypeAlias = str | int | float | bool
+__all__ = ["Joined", "Label", "LabelStore", "LabelValue"]
 
 # An expired prediction's id is remembered for this share of its life: a label for it is `late`.
 TOMBSTONE_SHARE: Final = 0.25
-VARIABLES: Final = 500  # in one IN (...) list; SQLite's own limit is far above
-VERSION: Final = 1
-
-SCHEMA: Final = """
-CREATE TABLE predictions (
-    id TEXT NOT NULL,
-    row INTEGER NOT NULL,
-    at REAL NOT NULL,
-    version TEXT NOT NULL,
-    slot TEXT NOT NULL,
-    prediction TEXT,
-    score REAL,
-    weight REAL NOT NULL,
-    uniform INTEGER NOT NULL,
-    label TEXT,
-    labelled_at REAL,
-    duplicate INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (id, row)
-) WITHOUT ROWID;
-CREATE INDEX predictions_at ON predictions (at);
-CREATE INDEX predictions_labelled ON predictions (labelled_at) WHERE labelled_at IS NOT NULL;
-CREATE TABLE aliases (alias TEXT PRIMARY KEY, id TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
-CREATE INDEX aliases_at ON aliases (at);
-CREATE TABLE pending (
-    id TEXT NOT NULL,
-    row INTEGER NOT NULL,
-    label TEXT NOT NULL,
-    came_at REAL NOT NULL,
-    PRIMARY KEY (id, row)
-) WITHOUT ROWID;
-CREATE INDEX pending_came_at ON pending (came_at);
-"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Label:
-    """What turned out true for one row of one request; `at` in unix seconds when it was known."""
-
-    request_id: str
-    row: int = 0
-    label: LabelValue
-    at: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
-    """A prediction and its label. `old_label` is set when a label was corrected."""
-
-    id: str
-    row: int
-    prediction: LabelValue | None
-    score: float | None
-    label: LabelValue
-    old_label: LabelValue | None = None
-    version: str
-    slot: str
-    weight: float
-    uniform: bool
-    predicted_at: float
-    labelled_at: float
-
-    @property
-    def delay_s(self) -> float:
-        """How long the truth took, in seconds; 0 for clocks that disagree."""
-        return max(0.0, self.labelled_at - self.predicted_at)
+PENDING_MAX: Final = 1_000_000
+# Rows that one call lets go of at most: the event loop waits for it.
+EXPIRED_AT_ONCE_MAX: Final = 20_000
+# Requests of a tick whose sampling is checked against what `was_kept` says of them.
+CHECKED_PER_TICK: Final = 8
 
 
 class LabelStore:
@@ -96,11 +52,14 @@ class LabelStore:
 
     Parameters
     ----------
-    path: the SQLite file; made when missing, set aside when it cannot be read.
+    path: the SQLite file; made when missing, set aside when it is damaged.
     ttl_s: how long a prediction waits for its label.
     pending_s: how long a label waits for its prediction.
     rows_max: predictions kept; the oldest are evicted and counted.
     was_kept: whether the sampling would have kept a request of that id; None: cannot be told.
+
+    Raises `sqlite3.OperationalError` when the file cannot be opened though nothing is wrong with
+    it: no room, no permission, or another agent has it.
     """
 
     def __init__(
@@ -117,134 +76,169 @@ class LabelStore:
         self._pending_s = pending_s
         self._rows_max = rows_max
         self._was_kept = was_kept
+        self._contradicted_at = -math.inf
+        # The request at the end of a version's last tick: more of its rows may be in the next.
+        self._maybe_cut: dict[tuple[str, str], int] = {}
         # What became of labels and predictions since the agent started, by outcome.
         self.outcomes: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
-        self._connection = self._open()
-        self._rows = self._one("SELECT COUNT(*) FROM predictions")
+        self._open()
 
-    def _open(self) -> sqlite3.Connection:
-        try:
-            return self._connect()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and "lock" in str(error):
-                raise
-            aside = self._path.with_suffix(".unreadable")
-            log.error("label store cannot be read, starting an empty one", kept_as=str(aside))
+    def _open(self) -> None:
+        self._database = Database(self._path)
+        if self._database.set_aside:
             self.dropped["store_unreadable"] += 1
-            for suffix in ("-wal", "-shm"):
-                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-            self._path.replace(aside)
-            return self._connect()
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("PRAGMA cache_size=-4000")
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT")
-            elif version > VERSION:
-                raise sqlite3.DatabaseError(f"written by a newer version ({version})")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    def start_anew(self, error: sqlite3.Error) -> bool:
+        """Set a file aside that turned out to be damaged while in use; False when it is not.
+
+        Raises `OSError` or `sqlite3.Error` when no new one can be made.
+        """
+        if not is_damage(error):
+            return False
+        self._database.close()
+        set_aside(self._path, str(error))
+        self.dropped["store_unreadable"] += 1
+        self._open()
+        return True
 
     def close(self) -> None:
-        self._connection.close()
+        self._database.close()
 
     @property
     def rows(self) -> int:
         """Predictions that are kept, labelled or not."""
-        return self._rows
+        return self._database.counts.rows
+
+    def labelled_rows(self) -> int:
+        """How many kept predictions have a label."""
+        return self._database.counts.labelled
 
     # Predictions.
 
     def remember(self, batch: Batch, now: float) -> list[Joined]:
         """Keep a tick's predictions; gives those whose label was here before them."""
-        if batch.prediction is None:
+        if batch.prediction is None or not batch.rows:
             return []
-        scores = batch.score
-        slot = batch.slot
-        keys = list(zip(batch.ids, batch.row_numbers.tolist(), strict=True))
-        predictions = [_text(value) for value in batch.prediction.tolist()]
-        records = [
-            (
-                key[0],
-                key[1],
-                at,
-                batch.version,
-                slot,
-                prediction,
-                None if scores is None or math.isnan(scores[place]) else float(scores[place]),
-                weight,
-                int(uniform),
-            )
-            for place, (key, at, prediction, weight, uniform) in enumerate(
-                zip(
-                    keys,
-                    batch.at.tolist(),
-                    predictions,
-                    batch.weight.tolist(),
-                    batch.uniform.tolist(),
-                    strict=True,
+        keys = {id: key_of(id) for id in dict.fromkeys(batch.ids)}
+        aliases = {key_of(alias): keys[id] for alias, id in batch.aliases.items() if id in keys}
+        self._check_sampling(keys, now)
+        with self._database.transaction() as tally:
+            self._insert(batch, keys, tally)
+            if aliases:
+                # An alias of two requests means neither of them.
+                self._database.executemany(
+                    "INSERT INTO aliases (key, target, at) VALUES (?,?,?) ON CONFLICT (key)"
+                    " DO UPDATE SET target = NULL WHERE target IS NOT excluded.target",
+                    [(alias, key, float(batch.at[0])) for alias, key in aliases.items()],
                 )
-            )
-        ]
-        with _Transaction(self._connection):
-            inserted = self._connection.executemany(
-                "INSERT OR IGNORE INTO predictions"
-                " (id, row, at, version, slot, prediction, score, weight, uniform)"
-                " VALUES (?,?,?,?,?,?,?,?,?)",
-                records,
-            ).rowcount
-            if batch.aliases:
-                self._connection.executemany(
-                    "INSERT OR IGNORE INTO aliases VALUES (?,?,?)",
-                    [(alias, id, now) for alias, id in batch.aliases.items()],
-                )
-            self._count(records, inserted)
-            joined = self._join_pending(batch, keys, now)
+            self._evict(tally)
+            joined = self._join_pending([*keys.values(), *aliases], tally)
+        self._add(tally)
+        self._maybe_cut.pop((batch.version, batch.slot), None)
+        self._maybe_cut[batch.version, batch.slot] = keys[batch.ids[-1]]
+        if len(self._maybe_cut) > VERSIONS_MAX:
+            del self._maybe_cut[next(iter(self._maybe_cut))]
         return joined
 
-    def _count(self, records: Sequence[tuple[object, ...]], inserted: int) -> None:
-        self._rows += inserted
+    def _insert(self, batch: Batch, keys: dict[str, int], tally: Tally) -> None:
+        last = self._database.number("SELECT IFNULL(MAX(seq), 0) FROM predictions")
+        records = list(prediction_records(batch, keys))
+        first = records[0]
+        # In the order of the index, whose pages are then each found and changed once.
+        records.sort(key=itemgetter(0, 1))
+        inserted = self._database.executemany(
+            "INSERT OR IGNORE INTO predictions"
+            " (key, row, id, at, version, slot, prediction, score, weight, uniform)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?)",
+            records,
+        ).rowcount
+        self._database.counts.rows += inserted
+        if batch.row_numbers[0] > 0:
+            self._continue(first)
         if inserted < len(records):
-            # A live id used again: which of the two requests a label means nobody can say.
-            self.dropped["duplicate_id"] += len(records) - inserted
-            self._connection.executemany(
-                "UPDATE predictions SET duplicate = 1 WHERE id=? AND row=? AND at<>?",
-                [record[:3] for record in records],
-            )
-        over = self._rows - self._rows_max
-        if over > 0:
-            self._connection.execute(
-                "DELETE FROM predictions WHERE (id, row) IN"
-                " (SELECT id, row FROM predictions ORDER BY at LIMIT ?)",
-                (over,),
-            )
-            self.dropped["prediction_evicted"] += over
-            self._rows = self._rows_max
+            self._mark_duplicates(records, last, tally)
 
-    def _join_pending(
-        self, batch: Batch, keys: Sequence[tuple[str, int]], now: float
-    ) -> list[Joined]:
-        if not self._one("SELECT EXISTS (SELECT 1 FROM pending)"):
-            return []
-        wanted = set(keys)
-        names = [*dict.fromkeys(batch.ids), *batch.aliases]
-        found: list[Joined] = []
-        for id, row, label in self._select_in("SELECT id, row, label FROM pending", names):
-            key = (batch.aliases.get(id, id), row)
-            if key not in wanted:
+    def _continue(self, record: tuple[Any, ...]) -> None:
+        """Rows of a request that the tick before began: as usable as its first ones."""
+        key, row, _, at = record[:4]
+        before = self._database.execute(
+            "SELECT at, duplicate FROM predictions WHERE key=? AND row=?", (key, row - 1)
+        ).fetchone()
+        if before is not None and (before[1] or before[0] != at):
+            self._database.execute("UPDATE predictions SET duplicate=1 WHERE key=?", (key,))
+
+    def _mark_duplicates(self, records: Sequence[tuple[Any, ...]], last: int, tally: Tally) -> None:
+        """A live id used again: which of the requests a label means nobody can say."""
+        exchanges: dict[int, set[float]] = {}
+        rows: Counter[int] = Counter()
+        for record in records:
+            exchanges.setdefault(record[0], set()).add(record[3])
+            rows[record[0]] += 1
+        for key, times in exchanges.items():
+            total, fresh = self._database.execute(
+                "SELECT COUNT(*), IFNULL(SUM(seq > ?), 0) FROM predictions WHERE key=?", (last, key)
+            ).fetchone()
+            if fresh == rows[key]:
                 continue
-            self._connection.execute("DELETE FROM pending WHERE id=? AND row=?", (id, row))
-            _, joined = self._label(key[0], row, _value(label), now)
+            tally.dropped["duplicate_id"] += max(1, len(times) - int(total == fresh))
+            self._database.execute("UPDATE predictions SET duplicate=1 WHERE key=?", (key,))
+
+    def _check_sampling(self, keys: dict[str, int], now: float) -> None:
+        """Whether the sampling hashes the ids that labels come with.
+
+        It hashes the id that the edge knew; where a body names another, `was_kept` denies rows
+        that are here. A lowered rate does so as well, for a while.
+        """
+        for id, _ in zip(keys, range(CHECKED_PER_TICK), strict=False):
+            if self._was_kept(id) is False:
+                self._contradicted_at = now
+                return
+
+    def _evict(self, tally: Tally) -> None:
+        over = self._database.counts.rows - self._rows_max
+        if over > 0:
+            tally.dropped["prediction_evicted"] += self._let_go(over, math.inf)
+
+    def _let_go(self, count: int, before: float) -> int:
+        """Delete up to `count` of the oldest predictions that were made before that time."""
+        gone, labelled = self._database.execute(
+            "SELECT COUNT(*), COUNT(label) FROM predictions WHERE at < ? AND seq IN"
+            " (SELECT seq FROM predictions ORDER BY seq LIMIT ?)",
+            (before, count),
+        ).fetchone()
+        if gone:
+            self._database.execute(
+                "DELETE FROM predictions WHERE at < ? AND seq IN"
+                " (SELECT seq FROM predictions ORDER BY seq LIMIT ?)",
+                (before, count),
+            )
+            self._database.counts.rows -= gone
+            self._database.counts.labelled -= labelled
+        # What is left begins with the oldest; aliases of what is gone go too.
+        first = self._database.execute("SELECT at FROM predictions ORDER BY seq LIMIT 1").fetchone()
+        self._database.execute(
+            "DELETE FROM aliases WHERE seq IN (SELECT seq FROM aliases ORDER BY seq LIMIT ?)"
+            " AND at < ?",
+            (4 * count, before if first is None else first[0]),
+        )
+        return int(gone)
+
+    def _join_pending(self, keys: Sequence[int], tally: Tally) -> list[Joined]:
+        if not self._database.counts.pending:
+            return []
+        found: list[Joined] = []
+        waiting = self._database.select_in(
+            "SELECT seq, key, row, label, known_at FROM pending", keys
+        )
+        for seq, key, row, label, known_at in waiting:
+            outcome, joined = self._label(self._target(key), row, label, known_at)
+            if outcome == "unknown":
+                continue  # of a row that the next tick brings
+            self._database.execute("DELETE FROM pending WHERE seq=?", (seq,))
+            self._database.counts.pending -= 1
+            tally.outcomes[outcome] += 1
             if joined is not None:
-                self.outcomes["joined"] += 1
                 found.append(joined)
         return found
 
@@ -252,133 +246,144 @@ class LabelStore:
 
     def take(self, labels: Iterable[Label], now: float) -> tuple[Counter[str], list[Joined]]:
         """Join labels; gives what became of each by outcome, and the rows that were joined."""
-        counts: Counter[str] = Counter()
         joined: list[Joined] = []
-        with _Transaction(self._connection):
+        with self._database.transaction() as tally:
             for label in labels:
-                known_at = now if label.at is None else label.at
-                outcome, row = self._take(label, known_at, now)
-                counts[outcome] += 1
+                outcome, row = self._take(label, now)
+                tally.outcomes[outcome] += 1
                 if row is not None:
                     joined.append(row)
-        self.outcomes.update(counts)
-        return counts, joined
+            self._bound_pending(tally)
+        self._add(tally)
+        return tally.outcomes, joined
 
-    def _take(self, label: Label, known_at: float, now: float) -> tuple[str, Joined | None]:
-        id = self._id_of(label.request_id)
-        outcome, joined = self._label(id, label.row, label.label, known_at)
+    def _take(self, label: Label, now: float) -> tuple[str, Joined | None]:
+        text = label_text(label.label)
+        known_at = now if label.at is None else label.at
+        own = key_of(label.request_id)
+        outcome, joined = self._label(own, label.row, text, known_at, now)
+        key = own
+        if outcome == "unknown" and (key := self._target(own)) != own:
+            outcome, joined = self._label(key, label.row, text, known_at, now)
         if outcome != "unknown":
-            if joined is not None and now - joined.predicted_at > self._ttl_s:
-                return "late", None
             return outcome, joined
-        if self._one("SELECT EXISTS (SELECT 1 FROM predictions WHERE id=?)", (id,)):
+        if key == 0 or (key not in self._maybe_cut.values() and self._is_known(key)):
             return "unmatched", None  # the request is known, the row is not one of its rows
-        if self._was_kept(label.request_id) is False:
+        if self._was_kept(label.request_id) is False and self._trusts_sampling(now):
             return "not_sampled", None
-        self._connection.execute(
-            "INSERT OR REPLACE INTO pending VALUES (?,?,?,?)",
-            (label.request_id, label.row, json.dumps(label.label), now),
+        self._database.counts.pending += self._database.execute(
+            "INSERT OR IGNORE INTO pending (key, row, label, known_at, came_at) VALUES (?,?,?,?,?)",
+            (own, label.row, text, known_at, now),
+        ).rowcount
+        self._database.execute(
+            "UPDATE pending SET label=?, known_at=? WHERE key=? AND row=? AND label<>?",
+            (text, known_at, own, label.row, text),
         )
         return "pending", None
 
-    def _id_of(self, name: str) -> str:
-        found = self._connection.execute("SELECT id FROM aliases WHERE alias=?", (name,)).fetchone()
-        return name if found is None else str(found[0])
+    def _trusts_sampling(self, now: float) -> bool:
+        return now - self._contradicted_at > self._pending_s
 
-    def _label(self, id: str, row: int, label: LabelValue, at: float) -> tuple[str, Joined | None]:
-        found = self._connection.execute(
-            "SELECT prediction, score, version, slot, weight, uniform, at, label, duplicate"
-            " FROM predictions WHERE id=? AND row=?",
-            (id, row),
+    def _is_known(self, key: int) -> bool:
+        return bool(
+            self._database.number("SELECT EXISTS (SELECT 1 FROM predictions WHERE key=?)", (key,))
+        )
+
+    def _target(self, key: int) -> int:
+        """The key of the request that an alias means: itself for no alias, 0 for one of many."""
+        found = self._database.execute("SELECT target FROM aliases WHERE key=?", (key,)).fetchone()
+        if found is None or self._is_known(key):
+            return key
+        return int(found[0] or 0)
+
+    def _label(
+        self, key: int, row: int, text: str, at: float, now: float | None = None
+    ) -> tuple[str, Joined | None]:
+        """Join one label; `now` is given where a prediction may be too old for it."""
+        found = self._database.execute(
+            "SELECT seq, id, prediction, score, version, slot, weight, uniform, at, label,"
+            " duplicate FROM predictions WHERE key=? AND row=?",
+            (key, row),
         ).fetchone()
         if found is None:
             return "unknown", None
-        prediction, score, version, slot, weight, uniform, predicted_at, old, duplicate = found
-        if duplicate:
+        seq, id, prediction, score, version, slot, weight, uniform, made_at, old, twice = found
+        if twice:
             return "unmatched", None
-        text = json.dumps(label)
         if old == text:
             return "unchanged", None
-        self._connection.execute(
-            "UPDATE predictions SET label=?, labelled_at=? WHERE id=? AND row=?",
-            (text, at, id, row),
+        if now is not None and now - made_at > self._ttl_s:
+            return "late", None
+        self._database.execute(
+            "UPDATE predictions SET label=?, labelled_at=? WHERE seq=?", (text, at, seq)
         )
+        self._database.counts.labelled += int(old is None)
         joined = Joined(
             id=id,
             row=row,
-            prediction=None if prediction is None else _value(prediction),
+            prediction=None if prediction is None else label_value(prediction),
             score=score,
-            label=label,
-            old_label=None if old is None else _value(old),
+            label=label_value(text),
+            old_label=None if old is None else label_value(old),
             version=version,
             slot=slot,
             weight=weight,
             uniform=bool(uniform),
-            predicted_at=predicted_at,
+            predicted_at=made_at,
             labelled_at=at,
         )
         return ("joined" if old is None else "corrected"), joined
 
-    # Age.
+    # Age and number.
 
-    def expire(self, now: float) -> None:
-        """Let go of what has waited too long; counted by what it was."""
-        with _Transaction(self._connection):
-            cursor = self._connection.execute(
-                "DELETE FROM pending WHERE came_at < ?", (now - self._pending_s,)
-            )
-            self.outcomes["unmatched"] += cursor.rowcount
+    def expire(self, now: float) -> bool:
+        """Let go of what has waited too long; True when there is more of it: call again soon."""
+        with self._database.transaction() as tally:
+            waited = self._drop_pending(EXPIRED_AT_ONCE_MAX, now - self._pending_s)
+            tally.outcomes["unmatched"] += waited
             forgotten = now - self._ttl_s * (1.0 + TOMBSTONE_SHARE)
-            cursor = self._connection.execute("DELETE FROM predictions WHERE at < ?", (forgotten,))
-            self._rows -= cursor.rowcount
-            self._connection.execute("DELETE FROM aliases WHERE at < ?", (forgotten,))
+            gone = self._let_go(EXPIRED_AT_ONCE_MAX, forgotten)
+        self._add(tally)
+        return max(waited, gone) >= EXPIRED_AT_ONCE_MAX
 
-    def labelled(self, *, rows_max: int) -> dict[tuple[str, int], LabelValue]:
-        """(request id, row) to label, of the labels that came last; for captures and gates."""
-        rows = self._connection.execute(
-            "SELECT id, row, label FROM predictions WHERE labelled_at IS NOT NULL"
-            " ORDER BY labelled_at DESC LIMIT ?",
-            (rows_max,),
-        )
-        return {(id, row): _value(label) for id, row, label in rows}
+    def _bound_pending(self, tally: Tally) -> None:
+        over = self._database.counts.pending - PENDING_MAX
+        if over > 0:
+            gone = self._drop_pending(over, math.inf)
+            tally.dropped["label_evicted"] += gone
+            tally.outcomes["unmatched"] += gone
 
-    def labelled_rows(self) -> int:
-        """How many kept predictions have a label."""
-        return self._one("SELECT COUNT(*) FROM predictions WHERE labelled_at IS NOT NULL")
+    def _drop_pending(self, count: int, before: float) -> int:
+        """Delete up to `count` of the labels that came first and before that time."""
+        gone = self._database.execute(
+            "DELETE FROM pending WHERE came_at < ? AND seq IN"
+            " (SELECT seq FROM pending ORDER BY seq LIMIT ?)",
+            (before, count),
+        ).rowcount
+        self._database.counts.pending -= gone
+        return gone
 
-    def _one(self, statement: str, values: Sequence[object] = ()) -> int:
-        return int(self._connection.execute(statement, values).fetchone()[0])
+    def _add(self, tally: Tally) -> None:
+        self.outcomes.update(tally.outcomes)
+        self.dropped.update(tally.dropped)
 
-    def _select_in(self, statement: str, names: Sequence[str]) -> list[tuple[str, int, str]]:
-        found: list[tuple[str, int, str]] = []
-        for start in range(0, len(names), VARIABLES):
-            part = names[start : start + VARIABLES]
-            marks = ",".join("?" * len(part))
-            found += self._connection.execute(f"{statement} WHERE id IN ({marks})", part).fetchall()
-        return found
+    # Reading from another thread.
 
+    @contextmanager
+    def reader(self) -> Iterator[Callable[[Sequence[str]], dict[tuple[str, int], LabelValue]]]:
+        """A function from request ids to the labels of their rows, for use in any one thread."""
+        with closing(read_only(self._path)) as connection:
 
-class _Transaction:
-    """All of a call's changes or none of them."""
+            def labels_of(ids: Sequence[str]) -> dict[tuple[str, int], LabelValue]:
+                found = select_in(
+                    connection,
+                    "SELECT id, row, label, duplicate FROM predictions",
+                    [key_of(id) for id in dict.fromkeys(ids)],
+                )
+                return {
+                    (str(id), int(str(row))): label_value(str(label))
+                    for id, row, label, twice in found
+                    if label is not None and not twice
+                }
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._connection.execute("COMMIT" if kind is None else "ROLLBACK")
-
-
-def _text(value: object) -> str | None:
-    """A prediction as JSON text; None when there is none."""
-    if value is None or value != value:
-        return None
-    return json.dumps(value)
-
-
-def _value(text: str) -> LabelValue:
-    value = json.loads(text)
-    assert isinstance(value, str | int | float | bool)
-    return value
+            yield labels_of

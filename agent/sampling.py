@@ -1,12 +1,15 @@
 """What the sampling that an exchange went through means for the rows that come out of it.
 
 The edge alone decides what is kept, by a keyed hash of the request id. Do not decide again
-here: two decisions with unrelated probabilities would make both weights wrong.
+here: two decisions with unrelated probabilities would make both weights wrong. `edge_keeps` only
+says what it decided, for those who ask about an id that never arrived.
 """
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
 
 from agent.exchange import Exchange
 
@@ -29,6 +32,22 @@ def kept(exchange: Exchange) -> Kept:
     if math.isfinite(exchange.weight) and exchange.weight >= 1.0:
         return Kept(weight=exchange.weight, uniform=True)
     return Kept(weight=1.0, uniform=False)
+
+
+_HASHES: Final = 1 << 64
+
+
+def edge_keeps(id: str, *, rate: float, salt: bytes) -> bool:
+    """Whether the edge keeps a request of that id at that rate: its very hash, see edge/capture.py.
+
+    >>> sum(edge_keeps(str(n), rate=0.25, salt=b"salt") for n in range(1_000))
+    250
+    """
+    below = int(rate * _HASHES)
+    if below >= _HASHES:
+        return True
+    digest = blake2b(id.encode(), digest_size=8, key=salt[:64], person=b"keep").digest()
+    return int.from_bytes(digest, "little") < below
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,0 +1,88 @@
+"""What the join of labels is about: a label, a prediction that has one, and their form on disk."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from agent.batch import Batch
+
+LabelValue: TypeAlias = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What turned out true for one row of one request; `at` in unix seconds when it was known."""
+
+    request_id: str
+    row: int = 0
+    label: LabelValue
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """A prediction and its label. `old_label` is set when a label was corrected."""
+
+    id: str
+    row: int
+    prediction: LabelValue | None
+    score: float | None
+    label: LabelValue
+    old_label: LabelValue | None = None
+    version: str
+    slot: str
+    weight: float
+    uniform: bool
+    predicted_at: float
+    labelled_at: float
+
+    @property
+    def delay_s(self) -> float:
+        """How long the truth took, in seconds; 0 for clocks that disagree."""
+        return max(0.0, self.labelled_at - self.predicted_at)
+
+
+def label_text(value: LabelValue) -> str:
+    """A label as JSON text, the same for 1 and 1.0."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    return json.dumps(value)
+
+
+def prediction_records(batch: Batch, keys: dict[str, int]) -> Iterator[tuple[Any, ...]]:
+    """Rows of the table `predictions`, from `key` to `uniform`."""
+    assert batch.prediction is not None
+    scores = [None] * batch.rows if batch.score is None else batch.score.tolist()
+    version, slot = batch.version, batch.slot
+    rows = zip(
+        batch.ids,
+        batch.row_numbers.tolist(),
+        batch.at.tolist(),
+        batch.prediction.tolist(),
+        scores,
+        batch.weight.tolist(),
+        batch.uniform.tolist(),
+        strict=True,
+    )
+    texts: dict[Any, str | None] = {}
+    for id, row, at, said, score, weight, uniform in rows:
+        text = texts.get(said, "")
+        if text == "":
+            text = texts[said] = _prediction_text(said)
+        score = None if score is None or score != score else score
+        yield keys[id], row, id, at, version, slot, text, score, weight, uniform
+
+
+def _prediction_text(value: object) -> str | None:
+    """A prediction as JSON text; None when there is none."""
+    if value is None or value != value:
+        return None
+    return json.dumps(value)
+
+
+def label_value(text: str) -> LabelValue:
+    """What `label_text` was given, or nearly."""
+    value = json.loads(text)
+    assert isinstance(value, str | int | float | bool)
+    return value
