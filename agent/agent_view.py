@@ -47,7 +47,7 @@ class AgentView:
         states = Counter(state.value for state in watch.data.states().values()) if watch else {}
         return {
             "model": agent.config.model.name,
-            "stable": controller.stable_facts(),
+            "stable": controller.facts.stable(),
             "role": agent.role,
             "uptime_s": time.time() - agent.started_at,
             "config_digest": agent.config.digest,
@@ -72,9 +72,9 @@ class AgentView:
             "concept": watch.concept.status if watch else "insufficient_data",
             "quality": _quality(watch),
             "labels": dict(agent.intake.labels.outcomes),
-            "rollout": controller.rollout_facts(),
-            "run": controller.run_facts(),
-            "decision": controller.decision_facts(),
+            "rollout": controller.facts.rollout(),
+            "run": controller.facts.run(),
+            "decision": controller.facts.decision(),
             "processes": agent.agent_resources.read(),
             "server": dict(agent.server_resources.latest.values),
             "absent": dict(agent.server_resources.latest.absent),
@@ -111,33 +111,33 @@ class AgentView:
         return [reading.to_json() for reading, _ in zip(newest, range(limit), strict=False)]
 
     def rollouts(self) -> list[Json]:
-        return self._agent.controller.rollouts()
+        return self._agent.controller.facts.rollouts()
 
     def runs(self) -> list[Json]:
-        return self._agent.controller.runs()
+        return self._agent.controller.facts.runs()
 
     def versions(self) -> list[Json]:
-        return self._agent.controller.versions()
+        return self._agent.controller.facts.versions()
 
     def quarantined(self) -> list[Json]:
-        return self._agent.controller.quarantined()
+        return self._agent.controller.facts.quarantined()
 
     def ledger(self, *, after: int, limit: int) -> Json:
-        return self._agent.controller.ledger(after=after, limit=limit)
+        return self._agent.controller.facts.ledger(after=after, limit=limit)
 
     def ledger_verify(self) -> Json:
-        return self._agent.controller.ledger_verify()
+        return self._agent.controller.facts.ledger_verify()
 
     def families(self) -> Sequence[Family]:
         agent = self._agent
         monitor = agent.intake.monitor
-        stable = agent.controller.stable_facts()
+        stable = agent.controller.facts.stable()
         retraining = agent.controller.retraining
         if not self._exported:
             # Fixed once known: a series that comes and goes would break `increase()`.
             schema = monitor.schema_learner.schema
             self._exported = agent.config.export.features or schema.names
-        rollout = agent.controller.rollout_figures()
+        rollout = agent.controller.facts.rollout_figures()
         return families(
             ScrapeInput(
                 model=agent.config.model.name,
@@ -159,7 +159,7 @@ class AgentView:
                 deliveries=retraining.delivery.deliveries,
                 outbox={state.value: n for state, n in retraining.outbox.counts().items()},
                 rollout=None if rollout is None else RolloutFigures(**rollout),
-                rollbacks=agent.controller.rollbacks,
+                rollbacks=agent.controller.facts.rollbacks,
                 provisional=monitor.provisional,
             )
         )
@@ -269,7 +269,7 @@ class AgentView:
         return self._agent.controller.release_digest(digest, actor)
 
     async def run_data(self, *, run_id: str) -> Path:
-        return await self._agent.controller.retraining.rows_of(run_id)
+        return await self._agent.controller.retraining.work.rows_of(run_id)
 
     async def callback(
         self, *, run_id: str, headers: Mapping[str, str], body: bytes

@@ -11,27 +11,31 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import structlog
 
-from agent.admin.view import Refused
 from agent.config import Config
 from agent.labels import Joined
 from agent.monitor import ModelMonitor
+from agent.release_rules import (
+    cause,
+    losses_of,
+    outcomes_of,
+    plan,
+    reference_in,
+    rollout_policy,
+    strategy_named,
+)
 from agent.slots import Slots, verified
 from agent.sources.proxy import Outcome as EdgeOutcome
 from agent.sources.proxy import Route, Upstream
-from detectors import ProfileError, Reference
-from detectors.quality import class_name
-from retrain import artifact
-from retrain.analysis import Analysis, Arm, LabelledLoss, Outcome
+from detectors import Reference
+from retrain.analysis import Analysis, Arm
 from retrain.assessment import Assessment
-from retrain.guards import AnalysisPlan
 from retrain.ledger import Ledger, LedgerError
-from retrain.registry import Registry, Version
-from retrain.rollout import DURABLE, ENDED, Rollout, RolloutPolicy, State, advance, begin
+from retrain.registry import Registry
+from retrain.rollout import DURABLE, ENDED, Rollout, State, advance, begin
 from retrain.rollout import Refused as NotAdmitted
 from retrain.rollout_messages import (
     BeginBake,
@@ -40,7 +44,6 @@ from retrain.rollout_messages import (
     MakeStable,
     Measured,
     Notify,
-    Operator,
     Restarted,
     RestoreReference,
     RolloutCommand,
@@ -167,7 +170,7 @@ class Release:
             raise NotAdmitted("no stable model is known yet")
         policy = rollout_policy(self._config)
         if strategy is not None:
-            policy = replace(policy, strategy=_strategy(strategy))
+            policy = replace(policy, strategy=strategy_named(strategy))
         rollout = Rollout(
             id=f"rollout_{uuid.uuid4().hex[:12]}",
             candidate=version.digest if version is not None else digest,
@@ -192,7 +195,7 @@ class Release:
             if self.rollout is admitted:  # it was never written, so it never was
                 self.rollout, self._analysis, self.assessment = before
             raise NotAdmitted(f"the ledger does not take it: {error}") from error
-        self._monitor.install(version.label, _reference_of(version))
+        self._monitor.install(version.label, reference_in(version))
         return self.rollout
 
     # Events.
@@ -217,7 +220,7 @@ class Release:
 
     def _count(self, moved: Rollout, event: RolloutEvent) -> None:
         if moved.state is State.ROLLING_BACK:
-            self.rollbacks[_cause(event)] += 1
+            self.rollbacks[cause(event)] += 1
         if moved.state in ENDED and not moved.promoted:
             version = self.registry.version(moved.candidate)
             if version is not None:
@@ -235,40 +238,22 @@ class Release:
     def on_outcomes(self, outcomes: Sequence[EdgeOutcome]) -> None:
         """Every request of both arms, while there are two."""
         rollout, analysis = self._flying(), self._analysis
-        if rollout is None or analysis is None:
-            return
-        candidate, stable = self._label(rollout.candidate), self._label(rollout.stable)
-        clustered = self._config.rollout.client_key is not None
-        analysis.observe(
-            Outcome(
-                arm="candidate" if outcome.version == candidate else "stable",
-                at=outcome.at,
-                error=outcome.outcome != "ok" or outcome.status >= 500,
-                duration_s=outcome.duration_s,
-                key_hash=outcome.key if clustered else None,
+        if rollout is not None and analysis is not None:
+            analysis.observe(
+                outcomes_of(
+                    outcomes,
+                    candidate=self._label(rollout.candidate),
+                    stable=self._label(rollout.stable),
+                    clustered=self._config.rollout.client_key is not None,
+                )
             )
-            for outcome in outcomes
-            # A client that left says nothing about the model; late news of an earlier candidate
-            # says nothing about this one.
-            if outcome.outcome != "client_disconnect" and outcome.version in (candidate, stable)
-        )
 
     def on_labelled(self, joined: Sequence[Joined]) -> None:
-        """Labels of either arm, as losses between 0 and 1."""
+        """Labels of either arm."""
         rollout, analysis = self._flying(), self._analysis
-        if rollout is None or analysis is None:
-            return
-        candidate, stable = self._label(rollout.candidate), self._label(rollout.stable)
-        losses = []
-        for row in joined:
-            if row.version not in (candidate, stable) or row.old_label is not None:
-                continue
-            arm: Arm = "candidate" if row.version == candidate else "stable"
-            wrong = row.prediction is None or class_name(row.prediction) != class_name(row.label)
-            if isinstance(row.prediction, float) and isinstance(row.label, float | int):
-                continue  # a regression's loss has no natural range: gates compare it instead
-            losses.append(LabelledLoss(arm=arm, at=row.predicted_at, loss=float(wrong)))
-        analysis.observe_losses(losses)
+        if rollout is not None and analysis is not None:
+            candidate, stable = self._label(rollout.candidate), self._label(rollout.stable)
+            analysis.observe_losses(losses_of(joined, candidate=candidate, stable=stable))
 
     def on_invalid_output(self, version: str, what: str) -> None:
         """A model answered NaN or infinity."""
@@ -297,44 +282,6 @@ class Release:
         # Last, so that only who could measure and write gets the lease renewed: on a disk that is
         # full no rollback can be recorded, and then the weight must run out by itself.
         self.route_again()
-
-    # People.
-
-    def operate(self, id: str, action: str, reason: str, actor: str) -> Rollout:
-        """promote, abort, pause or resume. Raises `Refused`."""
-        rollout = self.rollout
-        if rollout is None or rollout.id != id:
-            raise Refused(404, f"no rollout {id} that could {action}")
-        done = self.apply(Operator(action=action, actor=actor, reason=reason), actor=actor)  # type: ignore[arg-type]
-        if not done:
-            raise Refused(409, f"rollout {id} is {rollout.state.value}: it cannot {action}")
-        assert self.rollout is not None
-        return self.rollout
-
-    async def roll_back(self, to: str | None, reason: str, actor: str) -> Rollout:
-        """To the version before, or to a version of the registry by name. Raises `Refused`."""
-        rollout = self.rollout
-        if to is not None and (rollout is None or self._names(rollout.stable, to) is False):
-            return await self._forward_to(to, actor)
-        if rollout is None:
-            raise Refused(409, "there is no version before this one")
-        done = self.apply(Operator(action="rollback", actor=actor, reason=reason), actor=actor)
-        if not done:
-            raise Refused(409, f"rollout {rollout.id} is {rollout.state.value}: nothing to go back")
-        assert self.rollout is not None
-        return self.rollout
-
-    async def _forward_to(self, to: str, actor: str) -> Rollout:
-        """Going back further than one version is a rollout of its own, without a canary."""
-        if self.registry.version(to) is None:
-            raise Refused(404, f"no version {to} in the registry")
-        try:
-            return await self.begin(to, by_operator=True, actor=actor, strategy="immediate")
-        except NotAdmitted as error:
-            raise Refused(409, str(error)) from error
-
-    def _names(self, digest: str, name: str) -> bool:
-        return name in (digest, self._label(digest))
 
     # Performing.
 
@@ -367,7 +314,7 @@ class Release:
         """Detection goes on against what this version was made from; nothing stays latched."""
         version = self.registry.version(digest)
         label = self._label(digest)
-        self._monitor.install(label, None if version is None else _reference_of(version))
+        self._monitor.install(label, None if version is None else reference_in(version))
         self._monitor.make_stable(label)
         self._on_stable_changed()
 
@@ -456,79 +403,12 @@ class Release:
     def reference_of(self, digest: str | None) -> Reference | None:
         """The profile that the artifact of a version carries, if it has one."""
         version = None if digest is None else self.registry.version(digest)
-        return None if version is None else _reference_of(version)
+        return None if version is None else reference_in(version)
+
+    def names(self, digest: str, name: str) -> bool:
+        """Whether people may mean this digest by `name`."""
+        return name in (digest, self._label(digest))
 
     def label(self, digest: str) -> str:
         """The version label of a digest: what metrics and routes call it."""
         return self._label(digest)
-
-
-def _cause(event: RolloutEvent) -> str:
-    """Why a rollout goes back: a metric label, from a closed set."""
-    match event:
-        case Measured(assessment=assessment):
-            return assessment.hard_stop or "evidence"
-        case SlotFailed():
-            return "slot_failed"
-        case Operator():
-            return "operator"
-        case _:
-            return "time"
-
-
-def plan(config: Config) -> AnalysisPlan:
-    """How sure the canary must be, from the configuration."""
-    rollout = config.rollout
-    return AnalysisPlan(
-        alpha_rollback=rollout.alpha_rollback,
-        alpha_promote=rollout.alpha_promote,
-        delta_error=rollout.delta.error,
-        delta_slow=rollout.delta.slow,
-        delta_quality=rollout.delta.quality,
-        margin_error=rollout.margin.error,
-        margin_slow=rollout.margin.slow,
-        margin_quality=rollout.margin.quality,
-        slo_latency_s=rollout.slo_latency_s,
-        clustered=rollout.client_key is not None,
-    )
-
-
-def rollout_policy(config: Config) -> RolloutPolicy:
-    """How far, how fast, how long, from the configuration."""
-    rollout = config.rollout
-    ready_s = rollout.candidate.ready_timeout_s if rollout.candidate is not None else 0.0
-    return RolloutPolicy(
-        strategy=rollout.strategy,
-        steps=tuple(rollout.steps),
-        step_requests_min=rollout.step_requests_min,
-        promote_requests_min=rollout.promote_requests_min,
-        step_s_min=rollout.step_s_min,
-        total_s_min=rollout.total_s_min,
-        duration_s_max=rollout.duration_s_max,
-        on_inconclusive=rollout.on_inconclusive,
-        bake_s=rollout.bake_s,
-        bake_requests=rollout.bake_requests,
-        staging_s_max=max(600.0, 3 * ready_s),
-    )
-
-
-def _strategy(name: str) -> Any:
-    if name not in ("canary", "immediate"):
-        raise NotAdmitted(f"strategy {name!r} is none of canary, immediate")
-    return name
-
-
-def _reference_of(version: Version) -> Reference | None:
-    """The profile an artifact carries; None when there is none, or it cannot be read."""
-    if version.directory is None:
-        return None
-    path = Path(version.directory) / artifact.REFERENCE
-    try:
-        return Reference.from_bytes(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ProfileError) as error:
-        log.error(
-            "the artifact's reference cannot be read", digest=version.digest, error=str(error)
-        )
-        return None

@@ -5,50 +5,38 @@ two finds the run again and performs its outstanding commands once more, which d
 """
 
 import asyncio
-import json
-import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from agent.admin.view import CallbackAnswer, Refused
-from agent.config import Config, DriftTrigger, QualityTrigger
-from agent.training_data import ROWS_FILE, TrainingData
+from agent.config import Config
+from agent.policy_wiring import policy, quality_of
+from agent.run_work import RunWork, Submit
+from agent.training_data import TrainingData
 from agent.version_watch import VersionWatch
 from agent.webhook_wiring import callback_root, guarded_client, targets
 from detectors import Reading
-from retrain.bundle import unpack
 from retrain.decision import Action, Because, Decision, Finding
 from retrain.ledger import Ledger, LedgerError
-from retrain.policy import Ending, Policy, Request, Role, View
+from retrain.policy import Ending, Request, Role, View
 from retrain.policy_store import PolicyStore
 from retrain.run import ENDS, Run, RunLimits, RunState, Via, outstanding, run_id
 from retrain.run_dialogue import (
     ArtifactSource,
-    Broke,
     Command,
     Event,
-    FetchArtifact,
-    FetchFailed,
-    Finished,
     Reported,
-    StartPipeline,
-    StopPipeline,
-    SubmitArtifact,
     Tick,
 )
 from retrain.run_store import RunStore
-from retrain.runners.local import JobHandle, JobLimits, LocalRunner, pipeline_argv
-from retrain.schedule import Schedule
-from retrain.triggers import DriftRule, Quality, QualityRule, Rule, ScheduleRule
 from retrain.webhooks.bodies import Ask, EventType, drift_changed
 from retrain.webhooks.callback import CallbackMalformed, CallbackRefused, Inbox
 from retrain.webhooks.delivery import Delivery
-from retrain.webhooks.fetch import FetchError, fetch
 from retrain.webhooks.outbox import Outbox
 
 log = structlog.get_logger("remora.retraining")
@@ -58,17 +46,11 @@ DELIVER_AGAIN_S = 5.0
 PRUNE_EVERY_S = 3_600.0
 # What was delivered and what was called back: long enough for anybody's questions and retries.
 KEPT_S = 7 * 86_400.0
-WORK_DIRS_KEPT = 5
-# From when on a run's rows are of the world that asked for it.
-WINDOW_TABLE = ("CREATE TABLE run_window (run_id TEXT PRIMARY KEY, since REAL)",)
 # Ticks whose times are remembered: evidence that grew for longer began before all of them.
 TICKS_REMEMBERED = 5_000
-ROWS_WAIT_S = 2.0
 
 # States that others are told of.
 CHANGED = {"drift": EventType.DRIFT_DETECTED, "ok": EventType.DRIFT_RECOVERED}
-
-Submit = Callable[[Run, Path], Coroutine[Any, Any, None]]
 
 
 class Retraining:
@@ -90,16 +72,12 @@ class Retraining:
         self._config = config
         self._role = Role(role)
         self._ledger = ledger
-        self._work_dir = state_dir / "runs"
         self._data = data
         self._stable_digest = stable_digest
-        self._stable_artifact = stable_artifact
-        self._submit = submit
         self._clock = clock
         self._callback_root = callback_root(config, state_dir)
         self._targets = targets(config, self._callback_root)
         self._policy_store = PolicyStore(ledger, config.model.name)
-        ledger.migrate("run_window", WINDOW_TABLE)
         self._ticks: deque[tuple[int, float]] = deque(maxlen=TICKS_REMEMBERED)
         self.outbox = Outbox(ledger)
         self.runs = RunStore(ledger, self.outbox, self._targets)
@@ -117,8 +95,18 @@ class Retraining:
         self._policy = policy(config, self._role)
         self._state = self._policy_store.load()
         self._standing: dict[tuple[str, ...], Finding] = {}
-        self._jobs: dict[str, JobHandle] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.work = RunWork(
+            config=lambda: self._config,
+            runs=self.runs,
+            ledger=ledger,
+            client=self._client,
+            data=data,
+            work_dir=state_dir / "runs",
+            stable_artifact=stable_artifact,
+            apply=self._apply,
+            submit=submit,
+            clock=clock,
+        )
         self._delivering: asyncio.Task[None] | None = None
         self._prune_at = 0.0
         self.last_decision: Decision | None = None
@@ -137,7 +125,7 @@ class Retraining:
             if run is not None:
                 runs[run.id] = run
         for run in runs.values():
-            self._perform(outstanding(run))
+            self.work.perform(outstanding(run))
 
     async def _deliver(self) -> None:
         """The delivery, for as long as we live: without it no run is ever asked for."""
@@ -152,10 +140,7 @@ class Retraining:
         """Jobs end with us; the run is found again at the next start."""
         if self._delivering is not None:
             self._delivering.cancel()
-        for task in list(self._tasks.values()):
-            task.cancel()
-        for job in list(self._jobs.values()):
-            await job.cancel()
+        await self.work.stop()
         await self._client.aclose()
 
     def reconfigure(self, config: Config) -> None:
@@ -231,7 +216,7 @@ class Retraining:
         now = self._clock()
         view = View(
             findings=tuple(self._standing.values()),
-            quality=_quality(watch),
+            quality=quality_of(watch),
             request=request,
             busy=busy,
         )
@@ -243,7 +228,7 @@ class Retraining:
                 commands = self._request(decision, now)
         self._state = state
         self.last_decision = decision
-        self._perform(commands)
+        self.work.perform(commands)
         if decision.action is not Action.HOLD:
             log.info("retraining decided", reason=decision.reason, run=run_id(decision.id))
             self.delivery.wake()
@@ -294,45 +279,6 @@ class Retraining:
         first = min(starts)
         return next((at for rows, at in self._ticks if rows > first), None)
 
-    async def rows_of(self, id: str) -> Path:
-        """The captured, labelled rows that a run may learn from. Raises `Refused`."""
-        run = self.runs.find(id)
-        if run is None:
-            raise Refused(404, f"no run {id}")
-        directory = self._work_dir / run.id / "data"
-        try:
-            rows = await self._data.export(directory, since=self._began(run))
-        except ValueError as error:
-            raise Refused(409, str(error)) from error
-        if not rows:
-            raise Refused(409, "no captured row has a label yet: labels go to /api/v1/labels")
-        return directory / ROWS_FILE
-
-    async def export(self, run: Run) -> Path:
-        """A directory with the rows that a run here learns from.
-
-        Labels come late: a run that a drift asked for waits for some of the world after it, half
-        its time at most, and then takes what there is. Raises `ValueError` when there is nothing.
-        """
-        directory = self._work_dir / run.id / "data"
-        since, wanted = self._began(run), self._config.retrain.rows_min
-        patience_until = (run.requested_at + run.deadline_at) / 2
-        while True:
-            rows = await self._data.export(directory, since=since)
-            if rows >= wanted or since is None or self._clock() >= patience_until:
-                break
-            await asyncio.sleep(ROWS_WAIT_S)
-        if rows < wanted and since is not None:
-            rows = await self._data.export(directory)
-        if not rows:
-            raise ValueError("no captured row has a label yet: send labels to /api/v1/labels")
-        return directory
-
-    def _began(self, run: Run) -> float | None:
-        """From when on rows are of the world that asked for the run, as decided at the time."""
-        rows = self._ledger.read("SELECT since FROM run_window WHERE run_id = ?", (run.id,))
-        return rows[0]["since"] if rows else None
-
     # Runs.
 
     def tick(self) -> None:
@@ -350,21 +296,10 @@ class Retraining:
             self._prune_at = now + PRUNE_EVERY_S
             self.outbox.prune(now - KEPT_S)
             self._inbox.prune(now - KEPT_S)
-            self._begin("old work", self._remove_old_work())
-
-    async def _remove_old_work(self) -> None:
-        """Working directories of runs: artifacts and rows, which would fill the disk in a year."""
-        busy = {run.id for run in self.runs.in_flight()} | {
-            run_id(self._state.in_flight) if self._state.in_flight else ""
-        }
-
-        def remove() -> None:
-            found = sorted(self._work_dir.glob("run_*"), key=lambda path: path.stat().st_mtime)
-            for path in found[:-WORK_DIRS_KEPT]:
-                if path.name not in busy:
-                    shutil.rmtree(path, ignore_errors=True)
-
-        await asyncio.to_thread(remove)
+            busy = {run.id for run in self.runs.in_flight()}
+            if self._state.in_flight is not None:
+                busy.add(run_id(self._state.in_flight))
+            self.work.tidy(busy)
 
     def ended(self, ending: Ending) -> None:
         """How the run in flight came out, gates included."""
@@ -373,114 +308,10 @@ class Retraining:
 
     def _apply(self, id: str, event: Event, *, actor: str = "runner") -> Run:
         run, commands = self.runs.apply(id, event, self._clock(), actor=actor)
-        self._perform(commands)
+        self.work.perform(commands)
         if run.state in ENDS:
             self.delivery.wake()
         return run
-
-    def _perform(self, commands: Sequence[Command]) -> None:
-        for command in commands:
-            match command:
-                case StartPipeline():
-                    self._begin(command.run_id, self._train(command))
-                case StopPipeline():
-                    job = self._jobs.get(command.run_id)
-                    if job is not None:
-                        self._begin(f"stop {command.run_id}", _cancelled(job))
-                case FetchArtifact():
-                    self._begin(f"{command.run_id} {command.attempt}", self._fetch(command))
-                case SubmitArtifact():
-                    self._begin(f"{command.run_id} gates", self._hand_over(command))
-                case _:
-                    raise AssertionError(f"{command} is the store's to perform")
-
-    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Work under this name, unless it is under way already."""
-        if name in self._tasks:
-            work.close()
-            return
-
-        async def watched() -> None:
-            try:
-                await work
-            except asyncio.CancelledError:
-                raise
-            except Exception:
-                log.exception("work of a run failed", work=name)
-            finally:
-                self._tasks.pop(name, None)
-
-        self._tasks[name] = asyncio.get_running_loop().create_task(watched())
-
-    async def _train(self, command: StartPipeline) -> None:
-        id = command.run_id
-        work = self._work_dir / id
-        try:
-            recipe = self._config.recipe_path
-            if recipe is None:
-                raise ValueError("retrain.recipe is not set: name the recipe of the pipeline")
-            work.mkdir(parents=True, exist_ok=True)
-            # Of an attempt that a restart cut short: the pipeline never writes over an artifact.
-            await asyncio.to_thread(shutil.rmtree, work / "artifact", ignore_errors=True)
-            run = self.runs.find(id)
-            assert run is not None
-            captured = await self.export(run)
-            arguments = [str(recipe), "--out", str(work), "--data", str(captured)]
-            stable = self._stable_artifact()
-            if stable is not None:
-                arguments += ["--stable", str(stable)]
-            arguments += ["--trigger", json.dumps({"run_id": id, "policy": run.trigger})]
-            limits = JobLimits(time_s_max=max(1.0, command.deadline_at - self._clock()))
-            job = await LocalRunner().start(
-                pipeline_argv("run", *arguments), cwd=work, limits=limits
-            )
-            self._jobs[id] = job
-            end = await job.wait()
-        except (OSError, ValueError) as error:
-            self._apply(id, Broke(reason=str(error)[:500]))
-            return
-        finally:
-            self._jobs.pop(id, None)
-        digest = end.last.get("digest")
-        if end.returncode in (0, 1) and isinstance(digest, str):
-            # Gates that failed are the gates' word; the run did produce a candidate.
-            self._apply(id, Finished(artifact=str(work / "artifact"), sha256=digest))
-            return
-        why = str(end.last.get("error") or end.stderr_tail.strip()[-300:] or end.ending)
-        self._apply(id, Broke(reason=f"the pipeline ended with {end.returncode}: {why}"))
-
-    async def _fetch(self, command: FetchArtifact) -> None:
-        await asyncio.sleep(max(0.0, command.not_before - self._clock()))
-        work = self._work_dir / command.run_id
-        settings = self._config.retrain
-        try:
-            work.mkdir(parents=True, exist_ok=True)
-            archive = await fetch(
-                command.source.url,
-                sha256=command.source.sha256,
-                size_bytes=command.source.size_bytes,
-                into=work,
-                client=self._client,
-                hosts=settings.artifact_hosts,
-                size_bytes_max=settings.artifact_bytes_max,
-            )
-            artifact = work / "artifact"
-            if not artifact.exists():
-                await asyncio.to_thread(unpack, archive, artifact)
-        except FetchError as error:
-            failed = FetchFailed(attempt=command.attempt, reason=str(error), lasting=error.lasting)
-        except (OSError, ValueError) as error:
-            failed = FetchFailed(attempt=command.attempt, reason=str(error)[:500], lasting=True)
-        else:
-            found = Finished(artifact=str(artifact), sha256=command.source.sha256)
-            self._apply(command.run_id, found)
-            return
-        self._apply(command.run_id, failed)
-
-    async def _hand_over(self, command: SubmitArtifact) -> None:
-        run = self.runs.find(command.run_id)
-        assert run is not None
-        await self._submit(run, Path(command.artifact))
 
     # Callbacks.
 
@@ -516,71 +347,11 @@ class Retraining:
             return CallbackAnswer(status=error.status, body={"error": str(error)})
         except LedgerError as error:
             raise Refused(503, str(error)) from error
-        self._perform(commands)
+        self.work.perform(commands)
         self.delivery.wake()
         return CallbackAnswer(status=200, body={"state": run.state, "duplicate": False})
-
-
-def policy(config: Config, role: Role) -> Policy:
-    """The configured triggers and brakes."""
-    rules: list[Rule] = []
-    for trigger in config.triggers:
-        if isinstance(trigger, DriftTrigger):
-            rules.append(
-                DriftRule(
-                    name=trigger.name,
-                    kinds=frozenset(trigger.kinds),
-                    features_min=trigger.features_min,
-                )
-            )
-        elif isinstance(trigger, QualityTrigger):
-            rules.append(
-                QualityRule(
-                    name=trigger.name,
-                    metric=trigger.metric,
-                    below=trigger.below,
-                    above=trigger.above,
-                    basis=trigger.basis,
-                    rows_min=trigger.rows_min,
-                )
-            )
-        else:
-            schedule = Schedule(cron=trigger.cron, timezone=trigger.timezone)
-            rules.append(ScheduleRule(name=trigger.name, schedule=schedule))
-    return Policy(
-        rules=rules,
-        role=role,
-        enabled=config.retrain.via != "none",
-        cooldown_s=config.retrain.cooldown_s,
-        runs_per_day_max=config.retrain.runs_per_day_max,
-    )
-
-
-def _quality(watch: VersionWatch | None) -> tuple[Quality, ...]:
-    if watch is None:
-        return ()
-    return tuple(
-        Quality(
-            metric=name,
-            basis="realised",
-            value=estimate.value,
-            lower=_known(estimate.lower),
-            upper=_known(estimate.upper),
-            rows=estimate.rows,
-            version=watch.version,
-        )
-        for name, estimate in watch.metrics().items()
-    )
-
-
-def _known(limit: float) -> float | None:
-    return None if limit != limit else limit
 
 
 def _worth_noting(decision: Decision) -> bool:
     """A quiet look is no news: only what started something, or stopped somebody, is kept."""
     return decision.because not in (Because.QUIET, Because.STANDING)
-
-
-async def _cancelled(job: JobHandle) -> None:
-    await job.cancel()
