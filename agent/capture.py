@@ -7,11 +7,12 @@ trained with them cannot be retrained without; list them under `redact` where th
 """
 
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import orjson
 import structlog
@@ -21,6 +22,9 @@ from agent.batch import Batch
 log = structlog.get_logger("remora.capture")
 
 SEGMENT_BYTES_MAX: Final = 16 * 1024 * 1024
+# A segment goes as a whole, so it holds a small part of the room and of the time there is.
+SEGMENTS_MIN: Final = 8
+SEGMENT_S_MAX: Final = 86_400.0
 SUFFIX: Final = ".jsonl"
 # What every line says beside its features; a feature of such a name is left out, and said so.
 RESERVED: Final = frozenset(
@@ -31,7 +35,8 @@ RESERVED: Final = frozenset(
 class CaptureWriter:
     """Appends rows to segments in `directory`; the oldest segments go when room or time is up.
 
-    Disk errors cost rows, counted in `dropped`; they are never raised.
+    Neither the disk nor a row that cannot be written stops anything: rows are lost and counted in
+    `dropped`. `left_out` names the features that collide with a column of ours.
     """
 
     def __init__(
@@ -46,101 +51,181 @@ class CaptureWriter:
         self._directory = directory
         self._bytes_max = bytes_max
         self._retention_s = retention_s
-        self._redact = frozenset(redact)
+        self._hidden = frozenset(redact) | RESERVED
         self._clock = clock
-        self._file: BinaryIO | None = None
+        self._file: int | None = None  # unbuffered: what is written is written, or was refused
         self._written = 0
-        self._tick = 0
+        self._opened_at = -math.inf
+        # Ticks are told apart across restarts as well, and later ones have higher numbers.
+        self._tick = int(clock() * 1_000)
         self.rows = 0
+        self.left_out: tuple[str, ...] = ()
         self.dropped: Counter[str] = Counter()
 
     def write(self, batch: Batch) -> None:
         """Keep a tick's rows."""
         self._tick += 1
-        lines = b"".join(orjson.dumps(row) + b"\n" for row in _rows(batch, self._hidden()))
-        try:
-            file = self._open(len(lines))
-            file.write(lines)
-            file.flush()
-        except OSError as error:
-            self.dropped["capture_disk"] += batch.rows
-            log.error("rows not captured", error=str(error))
+        self._note_left_out(batch)
+        lines = self._lines(batch)
+        if not lines:
             return
-        self._written += len(lines)
-        self.rows += batch.rows
+        data = b"".join(lines)
+        try:
+            self._append(data)
+        except OSError as error:
+            self.dropped["capture_disk"] += len(lines)
+            log.error("rows not captured", error=str(error))
+            # Whatever the segment ends with now, the next rows do not continue it.
+            self.close()
+            return
+        self.rows += len(lines)
 
     def limit(self, *, bytes_max: int, retention_s: float) -> None:
         """Other limits from now on: a reload."""
         self._bytes_max = bytes_max
         self._retention_s = retention_s
 
+    def expire(self) -> None:
+        """Let go of what is older than `retention_s`; `write` does so too, when rows come."""
+        now = self._clock()
+        if self._file is not None and now - self._opened_at >= self._segment_s:
+            self.close()
+        try:
+            for path, started_at in self._kept():
+                if now - started_at >= self._retention_s:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            log.error("captured rows not removed", error=str(error))
+
     def close(self) -> None:
         """Finish the segment; a new one is begun at the next tick."""
         if self._file is not None:
-            self._file.close()
+            os.close(self._file)
             self._file = None
 
-    def _hidden(self) -> frozenset[str]:
-        return self._redact | RESERVED
+    @property
+    def _segment_bytes(self) -> int:
+        return min(SEGMENT_BYTES_MAX, self._bytes_max // SEGMENTS_MIN)
 
-    def _open(self, room: int) -> BinaryIO:
-        if self._file is not None and self._written + room <= SEGMENT_BYTES_MAX:
+    @property
+    def _segment_s(self) -> float:
+        return min(SEGMENT_S_MAX, self._retention_s / SEGMENTS_MIN)
+
+    def _note_left_out(self, batch: Batch) -> None:
+        colliding = tuple(name for name in batch.columns if name in RESERVED)
+        if not colliding:
+            return
+        self.dropped["capture_reserved_name"] += len(colliding) * batch.rows
+        if colliding != self.left_out:
+            self.left_out = colliding
+            log.error("features not captured: their names mean something else", names=colliding)
+
+    def _lines(self, batch: Batch) -> list[bytes]:
+        lines = []
+        for row in _rows(batch, self._tick, self._hidden):
+            try:
+                lines.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            except TypeError:  # half a surrogate pair, an integer beyond 64 bits
+                self.dropped["capture_unwritable"] += 1
+        return lines
+
+    def _append(self, data: bytes) -> None:
+        file = self._segment(len(data))
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(file, view) :]
+        except OSError:
+            os.ftruncate(file, self._written)  # what is counted as lost is not there by halves
+            raise
+        self._written += len(data)
+
+    def _segment(self, room: int) -> int:
+        """The open segment, or a new one when that is full or has been open for long."""
+        young = self._clock() - self._opened_at < self._segment_s
+        if self._file is not None and young and self._written + room <= self._segment_bytes:
             return self._file
         self.close()
+        self.expire()
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._make_room(room)
-        path = self._directory / f"rows-{time.time_ns():020d}{SUFFIX}"
-        # The writer outlives this call; `close` is its end.
-        self._file = open(path, "ab")  # noqa: SIM115
+        self._make_room(max(room, self._segment_bytes))
+        self._opened_at = self._clock()
+        self._file = self._create(int(self._opened_at * 1e9))
         self._written = 0
         return self._file
 
+    def _create(self, name: int) -> int:
+        """A new file, last in order whatever the clock says. Only the agent's own user reads it."""
+        for path, _ in self._kept()[-1:]:
+            name = max(name, _number(path) + 1)
+        path = self._directory / f"rows-{name:020d}{SUFFIX}"
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+
     def _make_room(self, room: int) -> None:
-        kept = segments(self._directory)
-        sizes = {path: path.stat().st_size for path in kept}
-        oldest_at = self._clock() - self._retention_s
-        total = sum(sizes.values())
-        for path in kept:
-            if path.stat().st_mtime >= oldest_at and total + room <= self._bytes_max:
+        if room > self._bytes_max:
+            raise OSError(f"a tick of {room} bytes, and room for {self._bytes_max} at most")
+        sizes = [(path, path.stat().st_size) for path, _ in self._kept()]
+        total = sum(size for _, size in sizes)
+        for path, size in sizes:
+            if total + room <= self._bytes_max:
                 break
-            total -= sizes[path]
-            path.unlink()
-            self.dropped["capture_expired"] += 1
+            total -= size
+            path.unlink(missing_ok=True)
+            self.dropped["capture_evicted"] += 1
+
+    def _kept(self) -> list[tuple[Path, float]]:
+        """The segments, oldest first, and when each was begun in unix seconds."""
+        return [(path, _number(path) / 1e9) for path in segments(self._directory)]
 
 
 def segments(directory: Path) -> list[Path]:
     """The segments that there are, oldest first."""
-    return sorted(directory.glob(f"rows-*{SUFFIX}"))
+    return sorted(path for path in directory.glob(f"rows-*{SUFFIX}") if _number(path) >= 0)
 
 
-def read_rows(directory: Path) -> Iterator[dict[str, Any]]:
-    """All rows that were kept, oldest first. A line that was cut by a crash is passed by."""
-    for path in segments(directory):
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    yield orjson.loads(line)
-                except orjson.JSONDecodeError:
-                    continue
+def read_segment(path: Path) -> list[dict[str, Any]]:
+    """A segment's rows in the order they were written, without lines that a crash has cut.
+
+    A segment is small, see `SEGMENT_BYTES_MAX`; one that was removed meanwhile has no rows.
+    """
+    rows = []
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    for line in data.splitlines():
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(row, dict) and {"request_id", "row", "at"} <= row.keys():
+            rows.append(row)
+    return rows
 
 
-def _rows(batch: Batch, hidden: frozenset[str]) -> Iterator[dict[str, Any]]:
+def _number(path: Path) -> int:
+    """Nanoseconds at which it was begun, from its name; -1 for a file of somebody else."""
+    digits = path.name.removeprefix("rows-").removesuffix(SUFFIX)
+    return int(digits) if digits.isascii() and digits.isdigit() else -1
+
+
+def _rows(batch: Batch, tick: int, hidden: frozenset[str]) -> Iterator[dict[str, Any]]:
     names = [name for name in batch.columns if name not in hidden]
-    columns = [_plain(batch.columns[name]) for name in names]
+    names += ["prediction", "score", "request_id", "row", "at", "version", "tick"]
     count = batch.rows
-    prediction = [None] * count if batch.prediction is None else _plain(batch.prediction)
-    score = [None] * count if batch.score is None else _plain(batch.score)
-    at = batch.at.tolist()
-    numbers = batch.row_numbers.tolist()
-    for place in range(count):
-        row = {name: column[place] for name, column in zip(names, columns, strict=True)}
-        row["prediction"] = prediction[place]
-        row["score"] = score[place]
-        row["request_id"] = batch.ids[place]
-        row["row"] = numbers[place]
-        row["at"] = at[place]
-        row["version"] = batch.version
-        yield row
+    nothing: list[Any] = [None] * count
+    columns = [_plain(batch.columns[name]) for name in names[:-7]]
+    columns += [
+        nothing if batch.prediction is None else _plain(batch.prediction),
+        nothing if batch.score is None else _plain(batch.score),
+        list(batch.ids),
+        batch.row_numbers.tolist(),
+        batch.at.tolist(),
+        [batch.version] * count,
+        [tick] * count,
+    ]
+    for cells in zip(*columns, strict=True):
+        yield dict(zip(names, cells, strict=True))
 
 
 def _plain(column: Any) -> list[Any]:
