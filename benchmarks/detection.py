@@ -9,7 +9,7 @@ Remora's side is the whole path: columns to bins, evidence, windows, and every d
 gets a pandas frame and runs its preset; it keeps no profile, so it looks at the reference rows anew
 for each window: that is how it is used.
 
-    python benchmarks/detection.py --peer-python .venv-peers/bin/python
+    python benchmarks/detection.py
 
 Exits 0 if the ratio is at least --floor, 1 if it is not, 2 if Evidently cannot be had.
 """
@@ -125,7 +125,9 @@ def write_rows(path: Path) -> None:
 def main() -> int:
     """Run the rounds and print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    default = ROOT / ".venv-peers" / "bin" / "python"
+    # `make setup` brings Evidently into .venv; an environment of its own goes before it.
+    own = ROOT / ".venv-peers" / "bin" / "python"
+    default = own if own.exists() else Path(sys.executable)
     parser.add_argument("--peer-python", default=str(default), help="interpreter with evidently")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--floor", type=float, default=500.0, help="ratio below which to exit 1")
