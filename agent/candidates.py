@@ -16,7 +16,7 @@ import structlog
 from retrain import artifact
 from retrain.artifact_store import ArtifactStore
 from retrain.gates import GateReport
-from retrain.ledger import Kind, Ledger, LedgerError
+from retrain.ledger import Kind, Ledger
 from retrain.policy import Ending
 from retrain.registry import Registry, Version
 from retrain.rollout import Refused as NotAdmitted
@@ -52,7 +52,7 @@ class Candidates:
         registry: Registry,
         store: ArtifactStore,
         work_dir: Path,
-        recipe: Path | None,
+        recipe: Callable[[], Path | None],
         links: Links,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -77,11 +77,10 @@ class Candidates:
             if digest is not None:
                 ending = Ending.SUCCEEDED
                 await self._roll_out(digest)
-        except (OSError, ValueError, LedgerError) as error:
-            log.error("artifact of a run not taken", run=run.id, error=str(error))
-            self._note_gates(run, f"not taken: {error}", passed=False, data={})
-        finally:
-            self._links.ended(ending)
+        except Exception as error:
+            log.exception("artifact of a run not taken", run=run.id, error=str(error))
+        # Not after a cancellation: the agent stops, and the next one does all of this again.
+        self._links.ended(ending)
         await asyncio.to_thread(self._store.remove_all_but, self._registry.kept())
 
     async def _admit(self, run: Run, directory: Path) -> str | None:
@@ -150,7 +149,7 @@ class Candidates:
         report = directory.parent / "report.json"
         if run.via is Via.LOCAL and report.exists():
             return _read_report(report)
-        recipe = self._recipe
+        recipe = self._recipe()
         if recipe is None:
             log.error("no gates: retrain.recipe is not set", run=run.id)
             return None

@@ -105,7 +105,7 @@ class Controller:
             registry=self.registry,
             store=self._store,
             work_dir=state_dir / "runs",
-            recipe=config.recipe_path,
+            recipe=lambda: self._config.recipe_path,
             links=Links(
                 begin=partial(self.release.begin, by_operator=False, actor="policy"),
                 export=self.retraining.work.export,

@@ -18,6 +18,7 @@ import structlog
 from agent.config import Config
 from agent.labels import Joined
 from agent.monitor import ModelMonitor
+from agent.outcome_order import InOrder
 from agent.release_rules import (
     cause,
     losses_of,
@@ -99,6 +100,7 @@ class Release:
         self.rollout: Rollout | None = None
         self.assessment: Assessment | None = None
         self._analysis: Analysis | None = None
+        self._arriving = InOrder()
         self._boot = uuid.uuid4().hex
         self._assess_at = self._save_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -136,6 +138,7 @@ class Release:
     async def stop(self) -> None:
         """Save the evidence. Slots keep serving: they are not ours to end."""
         if self._flying() is not None and self._analysis is not None and self.rollout is not None:
+            self._observe(self._arriving.take_all())
             self.registry.save_analysis(self.rollout.id, self._analysis.state())
         for task in list(self._tasks):
             task.cancel()
@@ -189,6 +192,7 @@ class Release:
         before = (self.rollout, self._analysis, self.assessment)
         self.rollout, self._analysis = admitted, Analysis(plan(self._config))
         self.assessment = None
+        self._arriving = InOrder()  # what still waits is of the rollout before
         try:
             self.apply(Started(actor=actor), actor=actor)
         except (LedgerError, sqlite3.IntegrityError) as error:
@@ -236,9 +240,13 @@ class Release:
             self.apply(WeightsConfirmed(generation=generation))
 
     def on_outcomes(self, outcomes: Sequence[EdgeOutcome]) -> None:
-        """Every request of both arms, while there are two."""
+        """Every request of both arms, while there are two; looked at by `tick`, in order."""
+        if self._flying() is not None:
+            self._arriving.add(outcomes)
+
+    def _observe(self, outcomes: Sequence[EdgeOutcome]) -> None:
         rollout, analysis = self._flying(), self._analysis
-        if rollout is not None and analysis is not None:
+        if rollout is not None and analysis is not None and outcomes:
             analysis.observe(
                 outcomes_of(
                     outcomes,
@@ -270,6 +278,7 @@ class Release:
         if rollout is None:
             return
         now = self._clock()
+        self._observe(self._arriving.take())
         analysis = self._analysis
         if analysis is not None and rollout.state in WATCHED and now >= self._assess_at:
             self._assess_at = now + ASSESS_EVERY_S
