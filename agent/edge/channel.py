@@ -47,6 +47,7 @@ FRAME_HEAD_BYTES: Final = _FRAME.size
 # slot, outcome, id origin, flags | started, first byte (-1: none), duration, weight
 # | bytes of id, version, request, response
 _EXCHANGE = struct.Struct("<BBBBddddHHII")
+_WHOLE_EXCHANGE = struct.Struct(_FRAME.format + _EXCHANGE.format[1:])  # both, packed at once
 _OUTCOME = struct.Struct("<BxHffQd")
 OUTCOME_BYTES: Final = _OUTCOME.size
 _REQUEST_TRUNCATED = 1
@@ -93,7 +94,6 @@ def frame(kind: int, payload: bytes) -> bytes:
 
 
 def exchange_head(
-    *,
     slot: int,
     outcome: int,
     id_from: int,
@@ -113,7 +113,9 @@ def exchange_head(
     The edge keeps those as references to chunks that it forwarded, and joins them only once,
     with all else of a batch.
     """
-    fixed = _EXCHANGE.pack(
+    fixed = _WHOLE_EXCHANGE.pack(
+        _EXCHANGE.size + len(id) + len(version) + request_bytes + response_bytes,
+        EXCHANGE,
         slot,
         outcome,
         id_from,
@@ -127,8 +129,7 @@ def exchange_head(
         request_bytes,
         response_bytes,
     )
-    length = len(fixed) + len(id) + len(version) + request_bytes + response_bytes
-    return _FRAME.pack(length, EXCHANGE) + fixed + id + version
+    return fixed + id + version
 
 
 def encode_exchange(record: ExchangeRecord) -> bytes:

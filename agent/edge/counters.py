@@ -6,7 +6,7 @@ once a second. All of it is cumulative, so a snapshot that gets lost costs nothi
 
 import os
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from typing import Final
 
@@ -45,6 +45,7 @@ CODES: Final = (
 # Position in CODES of an outcome of the channel other than "ok".
 _CODE_OF_OUTCOME: Final = (0, 5, 6, 7)
 VERSIONS_MAX: Final = 64
+_FOLD_AT: Final = 256
 
 
 class Cell:
@@ -57,6 +58,7 @@ class Cell:
         "first_byte",
         "first_byte_sum_s",
         "in_flight",
+        "whole",
     )
 
     def __init__(self) -> None:
@@ -66,6 +68,38 @@ class Cell:
         self.duration_sum_s = 0.0
         self.first_byte = [0] * _BUCKETS
         self.first_byte_sum_s = 0.0
+        self.whole: list[float] = []
+
+    def answered(self, code: int, duration_s: float) -> None:
+        """The response came in one piece: its first byte and its last are one moment.
+
+        Durations wait in a list, because sorting many at once and cutting the list at the bounds
+        costs a tenth of two searches for each.
+        """
+        self.codes[code] += 1
+        self.in_flight -= 1
+        whole = self.whole
+        whole.append(duration_s)
+        if len(whole) >= _FOLD_AT:
+            self.fold()
+
+    def fold(self) -> None:
+        """To be called before the arrays are read."""
+        whole, self.whole = self.whole, []
+        whole.sort()
+        sum_s = sum(whole)
+        self.duration_sum_s += sum_s
+        self.first_byte_sum_s += sum_s
+        at = 0
+        for bucket, bound_s in enumerate(BOUNDS_S):
+            if at == len(whole):
+                return
+            upto = bisect_right(whole, bound_s, at)
+            self.duration[bucket] += upto - at
+            self.first_byte[bucket] += upto - at
+            at = upto
+        self.duration[-1] += len(whole) - at
+        self.first_byte[-1] += len(whole) - at
 
     def finished(
         self, outcome: int, status: int, duration_s: float, first_byte_s: float | None
@@ -94,8 +128,12 @@ class Counters:
         self.client_connections = 0
         self.upstream_connections = 0
         self.upstream_connects = 0
-        self.in_flight = 0
         self._versions: dict[str, list[Cell]] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """A version with anything in flight is never forgotten, so this is all of it."""
+        return sum(cell.in_flight for cells in self._versions.values() for cell in cells)
 
     def cells(self, version: str) -> list[Cell]:
         """One cell for each route, made when a version is first routed to."""
@@ -145,6 +183,7 @@ class Counters:
 
 
 def _plain(version: str, route: str, cell: Cell) -> dict[str, object]:
+    cell.fold()
     return {
         "version": version,
         "route": route,

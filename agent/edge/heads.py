@@ -1,8 +1,8 @@
-"""Heads of requests and responses: what the edge reads in them, and what it takes out.
+"""Heads of requests: what the edge reads in them, and what it takes out.
 
-Pure functions over bytes. Nothing here decides whether a head is valid: llhttp does, over the very
-bytes that are forwarded. What must not break: a header that llhttp sees is seen here too, so every
-pattern is anchored at a line's beginning and names end at their colon.
+Nothing here decides whether a head is valid: llhttp does, over the very bytes that are forwarded.
+What must not break: a header that llhttp sees is seen here too, so lines end where llhttp ends
+them, names begin at the line's beginning and end at their colon.
 """
 
 import re
@@ -15,37 +15,29 @@ from agent.edge import channel
 _X_REQUEST_ID, _CE_ID, _TRACEPARENT, MINTED = range(len(channel.ID_ORIGINS))
 
 _REQUEST_LINE = re.compile(rb"([!-~]+) (?:https?://[^/? ]*)?([^? \r\n]*)[^ \r\n]* HTTP/1\.([01])")
-_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_ID_BYTES: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"
+# Turns what may be in an id into letters, all else into what is none.
+_AS_LETTERS: Final = bytes(97 if byte in _ID_BYTES else 33 for byte in range(256))
 _TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
-# A first character in brackets lets the matcher pass over other lines without trying each name.
-_WATCHED = (
-    rb"[cC](?i:ontent-length|onnection|e-id)|[tT](?i:ransfer-encoding|raceparent)"
-    rb"|[xX]-(?i:request-id|remora-[^:\r\n]*)|[kK](?i:eep-alive)|[pP](?i:roxy-[^:\r\n]*)"
-    rb"|[uU](?i:pgrade)"
-)
-# The group is there only for a Connection header.
-_HOP = re.compile(
-    rb"\r\n(?:[cC](?i:onnection):[ \t]*([^\r\n]*)"
-    rb"|(?:[kK](?i:eep-alive)|[pP](?i:roxy-[^:\r\n]*)|[xX](?i:-remora-[^:\r\n]*)):[^\r\n]*)"
-)
-_SIZED = re.compile(rb"\r\n(?i:content-length|transfer-encoding):")
 _ALWAYS_OUT = re.compile(
     rb"\r\n(?i:connection|keep-alive|proxy-[^:\r\n]*|x-remora-[^:\r\n]*):[^\r\n]*"
 )
 # Connection may name any header, but taking these out would change what the message is.
-_NEVER_OUT: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
-_PLAIN_CONNECTION: Final = frozenset({b"", b"keep-alive", b"close"})
+NEVER_OUT: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
+_PLAIN_CONNECTION: Final[frozenset[bytes]] = frozenset({b"", b"keep-alive", b"close"})
 
 _CHUNK_LINE_BYTES_MAX: Final = 16_384
 # Lines come from clients: when there are too many, forget all rather than keep all.
 _LINES_MAX: Final = 4_096
+_HEADERS_MAX: Final = 1_024
 _LINE_KEPT_BYTES_MAX: Final = 512
 
-_LENGTH, _CODING, _CONNECTION, _UPGRADE, _OUT, _KEY = range(6, 12)
+_PLAIN, _LENGTH, _CODING, _CONNECTION, _UPGRADE, _OUT, _KEY = range(5, 12)
 _KINDS: Final = {
     b"content-length": _LENGTH,
     b"transfer-encoding": _CODING,
     b"connection": _CONNECTION,
+    b"keep-alive": _OUT,
     b"upgrade": _UPGRADE,
     b"x-request-id": _X_REQUEST_ID,
     b"ce-id": _CE_ID,
@@ -54,35 +46,68 @@ _KINDS: Final = {
 
 
 class RequestHead:
-    """What the edge needs to know of one request, read in one pass over its head.
+    """What the edge needs to know of one request, read in one pass over its head."""
 
-    Made for every request: what most requests do not have stays an attribute of the class.
-    """
+    __slots__ = (
+        "chunked",
+        "edited",
+        "forwarded",
+        "id",
+        "id_from",
+        "keep",
+        "key",
+        "length",
+        "line",
+        "named",
+        "plain",
+        "size",
+        "text",
+        "upgrade",
+    )
 
-    keep = True
-    length = 0
-    chunked = False
-    id = b""
-    id_from = MINTED
-    key = b""
-    edited = False  # something has to be taken out before it may be forwarded
-    named: frozenset[bytes] = _PLAIN_CONNECTION  # what Connection names
-    upgrade = b""
+    line: "RequestLine"
+    keep: bool
+    plain: bool  # the connection is kept, and the answer is not one to HEAD
+    length: int
+    chunked: bool
+    id: bytes
+    id_from: int
+    key: bytes
+    edited: bool  # something has to be taken out before it may be forwarded
+    named: frozenset[bytes]  # what Connection names
+    upgrade: bytes
+    # Of a head that is remembered: as it came, as it is forwarded when that is not the same, and
+    # the size of the whole request. No request has the size -1.
+    text: bytes
+    forwarded: bytes
+    size: int
 
-    def __init__(self, line: "RequestLine") -> None:
-        self.line = line
+
+def new_head(line: "RequestLine") -> RequestHead:
+    head = RequestHead()  # a constructor of its own would double the cost
+    head.line = line
+    head.keep = line.version_1_1
+    head.plain = line.plain
+    head.id_from = MINTED
+    head.named = _PLAIN_CONNECTION
+    head.length = 0
+    head.chunked = head.edited = False
+    head.id = head.key = head.upgrade = head.text = head.forwarded = b""
+    head.size = -1
+    return head
 
 
 class RequestLine:
     """The first line of a request. The same few come again and again, so they are remembered."""
 
-    __slots__ = ("bodiless", "method", "path", "route", "version_1_1")
+    __slots__ = ("bodiless", "method", "path", "plain", "route", "version_1_1")
 
     def __init__(self, method: bytes, path: bytes, version_1_1: bool, route: int) -> None:
         self.method = method
         self.bodiless = method == b"HEAD"
         self.path = path
         self.version_1_1 = version_1_1
+        self.plain = version_1_1 and not self.bodiless
         self.route = route
 
 
@@ -92,40 +117,80 @@ class HeadReader:
     def __init__(self, client_key: str | None, route: Callable[[bytes], int]) -> None:
         self._route = route
         self._lines: dict[bytes, RequestLine] = {}
-        watched = _WATCHED
+        self._plain: set[bytes] = set()  # header lines in which there is nothing to read
+        self._lengths: dict[bytes, int] = {}  # Content-Length lines
+        self._id_start = b"x-request-id: "
         self._kinds: dict[bytes, int] = {}
         self._key = (client_key or "").lower().encode("latin-1")
-        if self._key:
-            watched += rb"|(?i:" + re.escape(self._key) + rb")"
-        self._watched = re.compile(rb"\r\n(" + watched + rb"):[ \t]*([^\r\n]*)")
 
     def read(self, data: bytes, end: int) -> RequestHead | None:
-        """The head that ends at `end` (of its last line); None when it cannot be HTTP/1.x."""
-        at = data.find(b"\r\n")
-        line = self._lines.get(data[:at])
+        """The head that ends at `end` (of its last line); None when it cannot be HTTP/1.x.
+
+        Most lines of a head come again with the next request, so a set knows what is to be read
+        in them: nothing. That costs half of one search for all names that matter.
+        """
+        lines = data[:end].split(b"\r\n")
+        first = lines[0]
+        line = self._lines.get(first)
         if line is None:
-            line = self._line(data[:at])
+            line = self._line(first)
             if line is None:
                 return None
-        head = RequestHead(line)
-        if not line.version_1_1:
-            head.keep = False
-        kinds = self._kinds
-        for name, value in self._watched.findall(data, at, end):
-            kind = kinds.get(name)
-            if kind is None:
-                kind = self._kind(name)
-            if kind == _LENGTH:
-                digits = value.rstrip(b" \t")
-                # Python's int() takes more than HTTP does: signs, underscores, other digits.
-                if not digits.isdigit() or len(digits) > 18:
-                    return None
-                head.length = int(digits)
-            elif not self._rare(head, kind, value.rstrip(b" \t")):
+        del lines[0]
+        head = new_head(line)
+        plain = self._plain
+        lengths = self._lengths
+        id_start = self._id_start
+        for text in lines:
+            if text in plain:
+                continue
+            length = lengths.get(text)
+            if length is not None:
+                head.length = length
+                continue
+            if text.startswith(id_start) and head.id_from != _X_REQUEST_ID:
+                # An id as it was spelled last time: a third of what `_header` takes for it.
+                id = text[len(id_start) :]
+                if len(id) <= 128 and id.translate(_AS_LETTERS).isalnum():
+                    head.id = id
+                    head.id_from = _X_REQUEST_ID
+                    continue
+            if not self._header(head, text):
                 return None
         if head.edited and (head.upgrade or head.named is not _PLAIN_CONNECTION):
             _settle_upgrade(head)
         return head
+
+    def _header(self, head: RequestHead, text: bytes) -> bool:
+        """A line that was not seen before; False when the message is refused for it."""
+        name, _, value = text.partition(b":")
+        value = value.strip(b" \t")
+        kind = self._kinds.get(name)
+        if kind is None:
+            kind = self._kind(name)
+        if kind <= _CE_ID:
+            acceptable = 1 <= len(value) <= 128 and value.translate(_AS_LETTERS).isalnum()
+            if kind < head.id_from and acceptable:
+                head.id = value
+                head.id_from = kind
+                if kind == _X_REQUEST_ID and text == name + b": " + value:
+                    self._id_start = name + b": "
+        elif kind == _PLAIN:
+            if len(text) <= _LINE_KEPT_BYTES_MAX:
+                if len(self._plain) >= _HEADERS_MAX:
+                    self._plain.clear()
+                self._plain.add(text)
+        elif kind == _LENGTH:
+            # Python's int() takes more than HTTP does: signs, underscores, other digits.
+            if not value.isdigit() or len(value) > 18:
+                return False
+            head.length = int(value)
+            if len(self._lengths) >= _HEADERS_MAX:
+                self._lengths.clear()
+            self._lengths[text] = head.length
+        else:
+            return self._rare(head, kind, value)
+        return True
 
     def _line(self, text: bytes) -> RequestLine | None:
         found = _REQUEST_LINE.fullmatch(text)
@@ -140,10 +205,13 @@ class HeadReader:
 
     def _kind(self, name: bytes) -> int:
         lower = name.lower()
-        kind = _KINDS.get(lower, _OUT)
         if lower == self._key:
             kind = _KEY
-        if len(self._kinds) < 512:  # spellings come from clients
+        elif lower.startswith((b"proxy-", b"x-remora-")):
+            kind = _OUT
+        else:
+            kind = _KINDS.get(lower, _PLAIN)
+        if len(self._kinds) < 512 and len(name) <= _LINE_KEPT_BYTES_MAX:  # they come from clients
             self._kinds[name] = kind
         return kind
 
@@ -155,9 +223,11 @@ class HeadReader:
             return head.line.version_1_1
         if kind == _CONNECTION:
             head.edited = True
+            if value == b"keep-alive":
+                return True  # what most libraries say, and what is so anyway
             tokens = frozenset(token.strip().lower() for token in value.split(b","))
             if b"close" in tokens:
-                head.keep = False
+                head.keep = head.plain = False
             if not tokens <= _PLAIN_CONNECTION:
                 head.named |= tokens
         elif kind == _UPGRADE:
@@ -167,21 +237,16 @@ class HeadReader:
             head.key = head.key or value
         elif kind == _OUT:
             head.edited = True
-        elif kind < head.id_from:
-            _identify(head, kind, value)
+        elif head.id_from > _TRACEPARENT:
+            _identify(head, value)
         return True
 
 
-def _identify(head: RequestHead, origin: int, value: bytes) -> None:
-    if origin == _TRACEPARENT:
-        trace = _TRACE.fullmatch(value)
-        if trace is None or not trace[1].strip(b"0") or not trace[2].strip(b"0"):
-            return
-        value = trace[1] + b"-" + trace[2]
-    elif _ID.fullmatch(value) is None:
-        return
-    head.id = value
-    head.id_from = origin
+def _identify(head: RequestHead, value: bytes) -> None:
+    trace = _TRACE.fullmatch(value)
+    if trace is not None and trace[1].strip(b"0") and trace[2].strip(b"0"):
+        head.id = trace[1] + b"-" + trace[2]
+        head.id_from = _TRACEPARENT
 
 
 def _settle_upgrade(head: RequestHead) -> None:
@@ -199,8 +264,8 @@ def edit_request(data: bytes, end: int, head: RequestHead) -> bytes:
     """The head without hop-by-hop headers; `end` is where its last line ends."""
     if head.named is _PLAIN_CONNECTION and not head.upgrade:
         return _ALWAYS_OUT.sub(b"", data[:end])
-    out = head.named - _NEVER_OUT - ({b"upgrade"} if head.upgrade else frozenset())
-    lines = _without(data[:end], out)
+    out = head.named - NEVER_OUT - ({b"upgrade"} if head.upgrade else frozenset())
+    lines = without(data[:end], out)
     if head.upgrade:
         lines.append(b"Connection: upgrade")
     return b"\r\n".join(lines)
@@ -209,47 +274,17 @@ def edit_request(data: bytes, end: int, head: RequestHead) -> bytes:
 def add_forwarded(edited: bytes, peer: bytes) -> bytes:
     """The client's address at the end of X-Forwarded-For; all before it is only its own word."""
     first, *lines = edited.split(b"\r\n")
-    hops = [_value(line) for line in lines if _name(line) == b"x-forwarded-for"]
-    kept = [line for line in lines if _name(line) != b"x-forwarded-for"]
-    if not any(_name(line) == b"x-forwarded-proto" for line in kept):
+    hops = [value_of(line) for line in lines if name_of(line) == b"x-forwarded-for"]
+    kept = [line for line in lines if name_of(line) != b"x-forwarded-for"]
+    if not any(name_of(line) == b"x-forwarded-proto" for line in kept):
         kept.append(b"X-Forwarded-Proto: http")
     kept.append(b"X-Forwarded-For: " + b", ".join([*hops, peer]))
     return b"\r\n".join([first, *kept])
 
 
-def edit_response(data: bytes, end: int) -> bytes:
-    """The head up to `end` without hop-by-hop headers."""
-    first = _HOP.search(data, 0, end)
-    if first is None:
-        return data[:end]
-    value = first[1]
-    if value == b"keep-alive" or value == b"close":
-        # What servers say on every answer: one Connection, and it names nothing.
-        at = first.end()
-        if _HOP.search(data, at, end) is None:
-            return data[: first.start()] + data[at:end]
-    return b"\r\n".join(_without(data[:end], _named(data[:end]) - _NEVER_OUT))
-
-
-def edit_switching(data: bytes, end: int) -> bytes:
-    """As `edit_response`, for a 101, whose Connection and Upgrade are meant for the client."""
-    out = _named(data[:end]) - _NEVER_OUT - {b"upgrade"}
-    return b"\r\n".join([*_without(data[:end], out), b"Connection: upgrade"])
-
-
-def is_sized(data: bytes, end: int) -> bool:
-    """Whether a length or chunks end the body; else it lasts until the connection ends."""
-    return _SIZED.search(data, 0, end) is not None
-
-
-def _named(head: bytes) -> frozenset[bytes]:
-    values = [_value(line) for line in head.split(b"\r\n") if _name(line) == b"connection"]
-    return frozenset(token.strip().lower() for value in values for token in value.split(b","))
-
-
-def _without(head: bytes, out: frozenset[bytes]) -> list[bytes]:
+def without(head: bytes, out: frozenset[bytes]) -> list[bytes]:
     first, *lines = head.split(b"\r\n")
-    return [first, *(line for line in lines if not _is_out(_name(line), out))]
+    return [first, *(line for line in lines if not _is_out(name_of(line), out))]
 
 
 def _is_out(name: bytes, out: frozenset[bytes]) -> bool:
@@ -258,11 +293,11 @@ def _is_out(name: bytes, out: frozenset[bytes]) -> bool:
     return name.startswith((b"proxy-", b"x-remora-"))
 
 
-def _name(line: bytes) -> bytes:
+def name_of(line: bytes) -> bytes:
     return line.partition(b":")[0].lower()
 
 
-def _value(line: bytes) -> bytes:
+def value_of(line: bytes) -> bytes:
     return line.partition(b":")[2].strip()
 
 

@@ -7,9 +7,10 @@ recorded once, whatever becomes of it.
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agent.edge.answers import CONNECTION_CLOSE, REQUEST_ID, error_answer
+from agent.edge.answers import CONNECTION_CLOSE, error_answer
 from agent.edge.heads import RequestHead
 
 if TYPE_CHECKING:
@@ -25,15 +26,47 @@ _now = time.monotonic
 
 
 class InFlight(asyncio.Protocol):
-    """`head` is there exactly while a request is in flight; the rest is of that request."""
+    """`head` is there exactly while a request is in flight; the rest is of that request.
+
+    What most requests never set stays as it is between them: `_status`, `_first_byte_s`,
+    `_tracked` and `_tape` are put back by whoever has set them.
+    """
+
+    __slots__ = (
+        "_cell",
+        "_edge",
+        "_first_byte_s",
+        "_id",
+        "_sent",
+        "_slot",
+        "_stage",
+        "_started",
+        "_status",
+        "_tape",
+        "_touched",
+        "_tracked",
+        "_write_paused",
+        "bodiless",
+        "half_closed",
+        "head",
+        "keep",
+        "plain",
+        "transport",
+        "write_bytes",
+    )
 
     def __init__(self, edge: "Edge") -> None:
         self.transport: asyncio.Transport
+        self.write_bytes: Callable[[bytes], None]  # the transport's
         self.head: RequestHead | None = None
         self.bodiless = False  # HEAD: the answer has the head of one with a body
         self.keep = True  # the connection, after this request
+        self.plain = False  # all read, kept, nothing held back: `answered` may take the answer
+        self.half_closed = False
         self._edge = edge
         self._stage = IDLE
+        self._touched = 0.0  # when the connection came to this stage
+        self._write_paused = False
         self._id = b""
         self._slot: Slot
         self._cell: Cell
@@ -58,24 +91,23 @@ class InFlight(asyncio.Protocol):
         if self.head.line.version_1_1:
             self.write(data)
 
-    def answer(self, status: int, head: bytes, tail: bytes) -> None:
-        """The response's head, edited and without its end, and the bytes from its end on."""
+    def answer(self, status: int, opening: bytes, tail: bytes) -> None:
+        """The response's head up to where the id belongs, and the bytes from the head's end on."""
         self._first_byte_s = _now() - self._started
         self._status = status
         self._sent = None
         if self._stage == BODY or self._edge.draining:
             self.keep = False
-        if self.keep or status == 101:
-            parts = (head, REQUEST_ID, self._id, self._slot.answer_head, tail)
-        else:
-            parts = (head, REQUEST_ID, self._id, self._slot.answer_head + CONNECTION_CLOSE, tail)
-        data = b"".join(parts)
-        self.transport.write(data)
+        ours = self._slot.answer_head
+        if not self.keep and status != 101:
+            ours += CONNECTION_CLOSE
+        data = b"".join((opening, self._id, ours, tail))
+        self.write_bytes(data)
         if self._tape is not None:
             self._tape.add_response(data)
 
     def write(self, data: bytes) -> None:
-        self.transport.write(data)
+        self.write_bytes(data)
         if self._tape is not None:
             self._tape.add_response(data)
 
@@ -84,26 +116,41 @@ class InFlight(asyncio.Protocol):
         assert head is not None
         duration_s = now - self._started
         first_byte_s = self._first_byte_s
-        self._cell.finished(outcome, self._status, duration_s, first_byte_s)
+        status = self._status
+        self._status = 0
+        self._first_byte_s = None
+        self.plain = False
+        self._cell.finished(outcome, status, duration_s, first_byte_s)
         edge = self._edge
-        edge.counters.in_flight -= 1
         if self._tracked:
+            self._tracked = False
             key = head.key or self._id
-            edge.outcome(self._slot, outcome, self._status, duration_s, first_byte_s, key)
-        tape = self._tape
-        if tape is not None:
-            self._tape = None
-            edge.capture.keep(
-                tape,
-                slot=self._slot.code,
-                version=self._slot.version_bytes,
-                id=self._id,
-                id_from=head.id_from,
-                outcome=outcome,
-                started_at=self._started + edge.wall_offset_s,
-                first_byte_s=first_byte_s,
-                duration_s=duration_s,
-            )
+            edge.outcome(self._slot, outcome, status, duration_s, first_byte_s, key)
+        if self._tape is not None:
+            self._keep(self._tape, head, outcome, duration_s, first_byte_s)
+
+    def _keep(
+        self,
+        tape: "Tape",
+        head: RequestHead,
+        outcome: int,
+        duration_s: float,
+        first_byte_s: float | None,
+    ) -> None:
+        self._tape = None
+        edge = self._edge
+        slot = self._slot
+        edge.capture.keep(
+            tape,
+            slot.code,
+            slot.version_bytes,
+            self._id,
+            head.id_from,
+            outcome,
+            self._started + edge.wall_offset_s,
+            first_byte_s,
+            duration_s,
+        )
 
     def _write_error(self, status: int, reason: str, *, keep: bool) -> None:
         self.transport.write(

@@ -11,16 +11,14 @@ _IDS_AT_ONCE: Final = 256
 class Minter:
     """128 random bits each; one system call for the randomness of 256 of them."""
 
-    __slots__ = ("_at", "_random")
+    __slots__ = ("ids",)
 
     def __init__(self) -> None:
-        self._random = b""
-        self._at = 0
+        self.ids: list[bytes] = []  # made, and not given to a request yet
 
     def mint(self) -> bytes:
-        at = self._at
-        if at >= len(self._random):
-            self._random = os.urandom(_ID_BYTES * _IDS_AT_ONCE)
-            at = 0
-        self._at = at + _ID_BYTES
-        return hexlify(self._random[at : at + _ID_BYTES])
+        ids = self.ids
+        if not ids:
+            digits = hexlify(os.urandom(_ID_BYTES * _IDS_AT_ONCE))
+            ids += [digits[at : at + 2 * _ID_BYTES] for at in range(0, len(digits), 2 * _ID_BYTES)]
+        return ids.pop()

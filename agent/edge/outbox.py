@@ -79,24 +79,24 @@ class Outbox:
         self._rest_records = self._rest_outcomes = 0
         self._forget_parts()
 
-    def put(self, parts: list[bytes]) -> None:
+    def put(self, parts: list[bytes], size: int) -> None:
         """One record, in parts that are joined when it is sent. Dropped when there is no room."""
         if self._sock is None:
             self._counters.drop("channel_closed")
             return
-        size = sum(map(len, parts))
-        if self._bytes + len(self._rest) + size > self._bytes_max:
+        waiting = self._bytes + size
+        if waiting + len(self._rest) > self._bytes_max:
             self._counters.drop("channel_full")
             return
+        self._bytes = waiting
         self._parts += parts
-        self._bytes += size
         self._records += 1
         self._counters.kept += 1
         if self._records >= self._records_max and not self._flush_soon:
             # Not now: the answer to the client leaves at the end of this turn of the loop.
             self._flush_soon = True
             self._loop.call_soon(self.flush)
-        else:
+        elif self._flush_due is None:
             self.schedule()
 
     def schedule(self) -> None:

@@ -7,6 +7,8 @@ when the loop last looked. The gap that stays is what the one retry is for.
 
 from typing import TYPE_CHECKING
 
+from agent.edge.answer_heads import AnswerHeads
+
 if TYPE_CHECKING:
     from agent.edge.upstream import UpstreamConnection
 
@@ -14,59 +16,58 @@ if TYPE_CHECKING:
 class Pool:
     """Idle connections to one address."""
 
-    __slots__ = ("_idle", "_idle_max", "_idle_s", "address", "closed", "last_edited", "last_head")
+    __slots__ = ("address", "closed", "heads", "idle", "idle_max", "idle_s")
 
     def __init__(self, address: str, *, idle_s: float, idle_max: int) -> None:
         self.address = address
         self.closed = False
-        # A server's heads are alike for as long as its clock shows the same second.
-        self.last_head = b""
-        self.last_edited = b""
-        self._idle_s = idle_s
-        self._idle_max = idle_max
-        self._idle: list[UpstreamConnection] = []  # given back at `idle_since`: ascending
+        self.heads = AnswerHeads()
+        self.idle_s = idle_s
+        self.idle_max = idle_max
+        self.idle: list[UpstreamConnection] = []  # given back at `idle_since`: ascending
 
     def __len__(self) -> int:
-        return len(self._idle)
+        return len(self.idle)
 
     def take(self, now: float) -> "UpstreamConnection | None":
-        if not self._idle:
+        if not self.idle:
             return None
-        connection = self._idle.pop()
-        if now - connection.idle_since > self._idle_s:
+        connection = self.idle.pop()
+        if now - connection.idle_since > self.idle_s:
             connection.close()
             self.close_idle()  # the youngest was too old, so all are
             return None
         return connection
 
     def give(self, connection: "UpstreamConnection", now: float) -> None:
-        if self.closed or len(self._idle) >= self._idle_max:
+        if len(self.idle) >= self.idle_max:  # 0 once the pool is closed
             connection.close()
             return
         connection.idle_since = now
-        self._idle.append(connection)
+        self.idle.append(connection)
 
     def remove(self, connection: "UpstreamConnection") -> None:
         """The server has closed it; not being here is fine, for it may just be in use."""
-        if connection in self._idle:
-            self._idle.remove(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
 
     def expire(self, now: float) -> None:
         """Close what has idled too long; the oldest come first."""
         old = 0
-        while old < len(self._idle) and now - self._idle[old].idle_since > self._idle_s:
+        while old < len(self.idle) and now - self.idle[old].idle_since > self.idle_s:
             old += 1
-        expired = self._idle[:old]
-        del self._idle[:old]
+        expired = self.idle[:old]
+        del self.idle[:old]
         for connection in expired:
             connection.close()
 
     def close_idle(self) -> None:
-        idle, self._idle = self._idle, []
+        idle, self.idle = self.idle, []
         for connection in idle:
             connection.close()
 
     def close(self) -> None:
         """For good: what is in use now is closed when it comes back."""
         self.closed = True
+        self.idle_max = 0
         self.close_idle()

@@ -23,7 +23,9 @@ from agent.edge.in_flight import BODY, CLOSED, IDLE, LINGER, TUNNEL, WAIT, InFli
 from agent.edge.upstream import TIMEOUT, UNREACHABLE, UpstreamConnection
 
 if TYPE_CHECKING:
+    from agent.edge.answer_heads import AnswerHead
     from agent.edge.edge import Edge
+    from agent.edge.routing import Slot
 
 OK: Final = OUTCOME_NAMES.index("ok")
 DISCONNECT: Final = OUTCOME_NAMES.index("client_disconnect")
@@ -34,15 +36,14 @@ _now = time.monotonic
 class Client(InFlight):
     """One accepted connection."""
 
+    __slots__ = ("_attempt", "_framing", "_held", "_sent_bytes", "_stuck", "_upstream")
+
     def __init__(self, edge: "Edge") -> None:
         super().__init__(edge)
         self._framing = RequestFraming(edge.reader)
         self._held = b""  # of a head that is not whole yet
-        self._touched = 0.0
-        self._write_paused = False
         self._stuck = False  # the client does not read its answers: no further request is begun
         self._attempt = 0  # at connecting; an older attempt's result is nobody's any more
-        self.half_closed = False
         self._upstream: UpstreamConnection | None = None
         self._sent_bytes = 0
 
@@ -51,6 +52,7 @@ class Client(InFlight):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the methods of asyncio.Transport without being one.
         self.transport = cast(asyncio.Transport, transport)
+        self.write_bytes = self.transport.write
         self._touched = _now()
         if self._edge.settings.forwarded:
             self._framing.peer = peer_of(self.transport.get_extra_info("peername"))
@@ -60,11 +62,19 @@ class Client(InFlight):
     def data_received(self, data: bytes) -> None:
         stage = self._stage
         if stage == IDLE:
-            self._begin(self._held + data if self._held else data)
+            framing = self._framing
+            last = framing.last
+            if len(data) == last.size and data.startswith(last.text) and not self._held:
+                # The same kind of thing again, in one piece.
+                self._stage = WAIT
+                self._start(last, framing.again(data) if last.forwarded else data)
+            else:
+                self._begin(self._held + data if self._held else data)
         elif stage == BODY:
             self._body(data)
         elif stage == WAIT:
             self._framing.rest += data
+            self.plain = False
             if len(self._framing.rest) > self._edge.settings.pipelined_bytes_max:
                 self.transport.pause_reading()
         elif stage == TUNNEL:
@@ -93,9 +103,8 @@ class Client(InFlight):
                 upstream.close()
         if self.head is not None:
             self._record(DISCONNECT, _now())
-        self._framing.close()
         self._sent = None
-        self._held = b""
+        self._held = self._framing.rest = b""
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -170,20 +179,15 @@ class Client(InFlight):
         self.head = head
         self.keep = head.keep
         self.bodiless = head.line.bodiless
-        id = self._id = head.id or edge.minter.mint()
-        router = edge.router
-        if router.candidate is None:
-            slot = router.stable
-            self._tracked = False
-        else:
-            slot = router.pick(head.key or id, now)
-            self._tracked = router.watched(now)
+        self.plain = head.plain and self._stage == WAIT and not self._framing.rest
+        ids = edge.minter.ids
+        id = self._id = head.id or (ids.pop() if ids else edge.minter.mint())
+        slot = edge.router.stable
+        if edge.router.candidate is not None:
+            slot = self._pick(head.key or id, now)
         self._slot = slot
         cell = self._cell = slot.cells[head.line.route]
         cell.in_flight += 1
-        edge.counters.in_flight += 1
-        self._status = 0
-        self._first_byte_s = None
         self._sent = [data]
         self._sent_bytes = len(data)
         upstream = slot.pool.take(now)
@@ -193,11 +197,19 @@ class Client(InFlight):
             self._upstream = upstream
             if self._sent_bytes > edge.settings.retry_bytes_max:
                 self._sent = None
-            upstream.serve(self, data)
+            upstream.client = self
+            upstream.write(data)
         if edge.capture.on:
             tape = self._tape = edge.capture.begin(id)
             if tape is not None:
                 tape.add_request(data)
+
+    def _pick(self, key: bytes, now: float) -> "Slot":
+        router = self._edge.router
+        self._tracked = router.watched(now)
+        if self._tracked:
+            self.plain = False
+        return router.pick(key, now)
 
     def _forward(self, data: bytes) -> None:
         upstream = self._upstream
@@ -210,7 +222,7 @@ class Client(InFlight):
                 else:
                     self._sent = None
         if upstream is not None:
-            upstream.transport.write(data)
+            upstream.write(data)
         if self._tape is not None:
             self._tape.add_request(data)
 
@@ -248,7 +260,7 @@ class Client(InFlight):
         self._upstream = None
         if self._stage == TUNNEL:
             self.transport.close()
-        elif self._sent is not None and upstream.served:
+        elif self._sent is not None and upstream.idle_since:
             # The server closed an idle connection just as we took it: this is not its answer.
             self._edge.counters.retries += 1
             self._connect()
@@ -276,6 +288,31 @@ class Client(InFlight):
             upstream.close()
 
     # Giving the response back; called by the upstream connection.
+
+    def answered(self, upstream: UpstreamConnection, head: "AnswerHead", data: bytes) -> None:
+        """The whole response to a plain request, with a head that llhttp has accepted before.
+
+        What `answer`, `finished`, `_record` and `_next` do for any response, in one function: calls
+        cost more here than what they do.
+        """
+        now = _now()
+        duration_s = now - self._started
+        data = b"".join((head.opening, self._id, self._slot.answer_head, data[head.end :]))
+        self.write_bytes(data)
+        tape = self._tape
+        if tape is not None:
+            tape.add_response(data)
+            assert self.head is not None
+            self._keep(tape, self.head, OK, duration_s, duration_s)
+        self._cell.answered(head.code, duration_s)
+        self.head = self._sent = self._upstream = None
+        upstream.client = None
+        upstream.release(now, keep=True)
+        if self._write_paused:
+            self._next(now)
+        else:
+            self._stage = IDLE
+            self._touched = now
 
     def finished(self, upstream: UpstreamConnection, *, keep: bool) -> None:
         """The response is whole."""
@@ -351,6 +388,6 @@ class Client(InFlight):
 
     def drain(self) -> None:
         """No further request: between two of them the connection is closed now."""
-        self.keep = False
+        self.keep = self.plain = False
         if self._stage == IDLE:
             self.transport.close()

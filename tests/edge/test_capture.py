@@ -116,7 +116,7 @@ async def test_an_analysis_that_never_reads_costs_exchanges_and_nothing_else(hou
     assert edge.counters.drops["channel_full"] > 300
     assert edge.counters.kept + edge.counters.drops["channel_full"] == 500
     assert edge.counters.cells("1")[0].codes[1] == 500
-    assert edge.capture._held_bytes == 0
+    assert edge.capture.held_bytes == 0
 
 
 async def test_an_analysis_that_reads_again_gets_whole_records(house: House) -> None:
@@ -202,7 +202,7 @@ async def test_errors_in_capture_never_touch_traffic(
         raise RuntimeError("capture is broken")
 
     upstream = house.upstream()
-    edge = await house.start(upstream, sampling_rate=1.0)
+    edge = await house.start(upstream, sampling_rate=1.0, capture_bytes_max=10)
     house.analysis()
     client = await house.client()
     monkeypatch.setattr("agent.edge.capture.exchange_head", fails)
@@ -228,7 +228,7 @@ async def test_capture_has_a_limit_over_all_exchanges(house: House) -> None:
     await one.send(OK)
     await first.until(b"\r\n\r\nok")
     assert edge.counters.drops["capture_memory"] == 1
-    assert edge.capture._held_bytes == 0
+    assert edge.capture.held_bytes == 0
     await house.until(lambda: analysis.channel.malformed["head_incomplete"] == 1)
 
 

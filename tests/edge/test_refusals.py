@@ -187,6 +187,9 @@ def _ours(stream: bytes, cuts: list[int]) -> tuple[list[bytes], bool]:
             while data:
                 if framing.complete:
                     held += data
+                    if len(held) == framing.last.size and held.startswith(framing.last.text):
+                        found.append(framing.again(held))
+                        break
                     end = held.find(b"\r\n\r\n")
                     if end < 0:
                         break
@@ -201,7 +204,6 @@ def _ours(stream: bytes, cuts: list[int]) -> tuple[list[bytes], bool]:
     finally:
         if not framing.complete and found:
             found.pop()
-        framing.close()
     return found, False
 
 
