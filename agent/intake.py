@@ -84,6 +84,12 @@ class Intake:
             # Probes and other endpoints are no loss; they are counted by the decoding itself.
             self.last_errors.append(str(error)[:200])
             return
+        except Exception as error:
+            # Bytes from outside found a fault of ours: it costs this exchange, not the reading.
+            self.dropped["intake_failed"] += 1
+            self.last_errors.append(f"{type(error).__name__}: {error}"[:200])
+            log.exception("an exchange could not be taken in")
+            return
         self._ticked(self.monitor.take(inference, self._clock()))
 
     def advance(self) -> None:
@@ -91,8 +97,8 @@ class Intake:
         now = self._clock()
         self._ticked(self.monitor.advance(now))
         if now >= self._expire_at:
-            self._expire_at = now + EXPIRE_EVERY_S
-            self._stored(lambda: self.labels.expire(now))
+            more = self._stored(lambda: self.labels.expire(now))
+            self._expire_at = now + (0.0 if more else EXPIRE_EVERY_S)
 
     def flush(self) -> None:
         """Close every open tick: before a restart."""
@@ -123,12 +129,19 @@ class Intake:
         self._on_labelled(joined, readings)
 
     def _stored(self, call: Callable[[], T]) -> T | None:
-        """A full or locked disk costs labels, counted; it does not stop the watching."""
+        """A full or locked disk costs labels, counted; it does not stop the watching.
+
+        A file that turns out to be damaged is set aside, and a new one is begun.
+        """
         try:
             return call()
         except sqlite3.Error as error:
             self.dropped["label_store"] += 1
             log.error("label store refuses", error=str(error))
+            try:
+                self.labels.start_anew(error)
+            except (sqlite3.Error, OSError) as worse:
+                log.error("no new label store either", error=str(worse))
             return None
 
 
@@ -172,13 +185,14 @@ def schema_settings(config: Config, reference: Reference | None) -> SchemaSettin
     features: tuple[str, ...] | None = None
     kinds: dict[str, FeatureKind] = {}
     sensitive = frozenset(feature.name for feature in given.features if feature.sensitive)
+    if reference is not None:
+        sensitive |= {profile.name for profile in reference.features if profile.sensitive}
     if given.features:
         features = tuple(feature.name for feature in given.features)
         kinds = {feature.name: feature.kind for feature in given.features}
     elif reference is not None:
         features = reference.feature_names
         kinds = {profile.name: profile.kind for profile in reference.features}
-        sensitive = frozenset(p.name for p in reference.features if p.sensitive)
     task = given.task
     if task == "auto" and reference is not None and reference.task is not None:
         task = reference.task

@@ -13,15 +13,18 @@ from typing import Any
 from agent.batch import Batch, BatchBuilder
 from agent.inference import Inference
 from agent.labels import Joined
+from agent.learning import Learning
 from agent.schema import SchemaSettings
 from agent.schema_learning import SchemaLearner
-from agent.version_watch import PREDICTION, VersionWatch, WatchSettings, as_columns
-from detectors import Reading, Reference, ReferenceBuilder
+from agent.version_watch import VersionWatch, WatchSettings
+from detectors import Reading, Reference
 
 # One tick of the budget is a minute of the month; more rows per second do not buy more alarms.
 BUDGET_TICK_S = 60.0
 VERSIONS_MAX = 4
 FINDINGS_MAX = 500
+UNEXPECTED_MAX = 1_000  # names of unexpected columns that are counted one by one
+OTHERS = "(others)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +44,6 @@ class Tick:
 
     batch: Batch
     readings: tuple[Reading, ...]
-
-
-class Learning:
-    """A reference being learnt from a version's first rows."""
-
-    def __init__(self, tick_rows: int) -> None:
-        self.builder = ReferenceBuilder(tick_rows=tick_rows, prediction=PREDICTION, learnt=True)
-        self.rows = 0
-        self.provisional: VersionWatch | None = None
-
-    def take(self, batch: Batch) -> None:
-        self.builder.update(as_columns(batch))
-        self.rows += batch.rows
 
 
 class ModelMonitor:
@@ -108,9 +98,7 @@ class ModelMonitor:
         Its counters are there at zero then; a counter that begins at its first thousand rows has
         lost them for `increase()`.
         """
-        reference = self.reference(self.stable)
-        if reference is not None and self.stable not in self._watches:
-            self._watches[self.stable] = VersionWatch(self.stable, reference, self.settings.watch)
+        self._watch_of(self.stable)
 
     def make_stable(self, version: str) -> None:
         """From now on that version's readings drive the policy; what it knows it keeps."""
@@ -119,17 +107,29 @@ class ModelMonitor:
         if version not in self._references and old is not None:
             self._references[version] = old
         self._learning = None
+        self._bound_versions()
 
     def forget(self, version: str) -> None:
         """A candidate that is gone."""
         if version != self.stable:
-            self._watches.pop(version, None)
-            self._references.pop(version, None)
+            for known in (self._watches, self._references):
+                known.pop(version, None)
+            for times in (self._last_tick_at, self._last_labels_at):
+                times.pop(version, None)
 
     def _bound_versions(self) -> None:
-        while len(self._references) > VERSIONS_MAX:
-            oldest = next(name for name in self._references if name != self.stable)
-            self.forget(oldest)
+        for known in (self._references, self._watches, self._last_tick_at, self._last_labels_at):
+            while len(known) > VERSIONS_MAX:
+                self.forget(next(name for name in known if name != self.stable))
+
+    def _watch_of(self, version: str) -> VersionWatch | None:
+        """The version's detectors, made when there is a reference for it and not before."""
+        watch = self._watches.get(version)
+        reference = self.reference(version)
+        if watch is None and reference is not None:
+            watch = self._watches[version] = VersionWatch(version, reference, self.settings.watch)
+            self._bound_versions()
+        return watch
 
     def watch(self, version: str) -> VersionWatch | None:
         """The detectors of a version; None before it has a reference and was seen."""
@@ -173,15 +173,13 @@ class ModelMonitor:
 
     def _tick(self, batch: Batch) -> tuple[Reading, ...]:
         self.type_changes.update(batch.type_changes)
-        self.unexpected.update(batch.unexpected)
-        reference = self.reference(batch.version)
-        if reference is None:
+        for name, count in batch.unexpected.items():
+            known = name in self.unexpected or len(self.unexpected) < UNEXPECTED_MAX
+            self.unexpected[name if known else OTHERS] += count
+        watch = self._watch_of(batch.version)
+        if watch is None:
             self._learn(batch)
             return ()
-        watch = self._watches.get(batch.version)
-        if watch is None:
-            watch = VersionWatch(batch.version, reference, self.settings.watch)
-            self._watches[batch.version] = watch
         elapsed_s = batch.closed_at - self._last_tick_at.get(batch.version, batch.opened_at)
         self._last_tick_at[batch.version] = batch.closed_at
         readings = watch.take(batch, ticks=_ticks(elapsed_s))
@@ -194,17 +192,37 @@ class ModelMonitor:
             return
         learning = self._learning
         if learning is None:
-            learning = self._learning = Learning(self.settings.tick_rows)
+            learning = self._learning = self._new_learning()
         learning.take(batch)
         if learning.rows >= self.settings.learn_rows:
-            self._references[self.stable] = learning.builder.finish()
+            self._references[self.stable] = learning.finish()
             self._learning = None
             self._begin()
+            self._hand_over(learning, self._watches[self.stable])
         elif learning.provisional is not None:
             learning.provisional.take(batch, ticks=0.0)
         elif learning.rows >= self.settings.provisional_rows:
-            reference = learning.builder.finish()
-            learning.provisional = VersionWatch(self.stable, reference, self.settings.watch)
+            self._show(learning, learning.finish())
+
+    def _new_learning(self) -> Learning:
+        settings = self.settings
+        return Learning(self._learner, learn_rows=settings.learn_rows, tick_rows=settings.tick_rows)
+
+    def _show(self, learning: Learning, reference: Reference) -> None:
+        """Effects against what has been learnt so far, to look at."""
+        learning.provisional = VersionWatch(
+            self.stable, reference, self.settings.watch, provisional=True
+        )
+        self._hand_over(learning, learning.provisional)
+
+    def _hand_over(self, learning: Learning, watch: VersionWatch) -> None:
+        """Labels do not wait for a reference: what they said so far goes on."""
+        if learning.provisional is not None and learning.provisional is not watch:
+            watch.take_over(learning.provisional)
+        if learning.labelled:
+            at = max(row.labelled_at for row in learning.labelled)
+            self.findings.extend(watch.take_labelled(list(learning.labelled), ticks=1.0, at=at))
+            learning.labelled.clear()
 
     # Labels.
 
@@ -212,17 +230,16 @@ class ModelMonitor:
         """Rows whose label came, in any mix of versions."""
         readings: list[Reading] = []
         for version in dict.fromkeys(row.version for row in joined):
-            watch = self._watches.get(version)
+            rows = [row for row in joined if row.version == version]
+            watch = self._watch_of(version)
+            if watch is None and version == self.stable and self._learning is not None:
+                watch = self._learning.provisional
+                if watch is None:
+                    self._learning.labelled.extend(rows)
             if watch is None:
-                reference = self.reference(version)
-                if reference is None:
-                    continue
-                watch = self._watches[version] = VersionWatch(
-                    version, reference, self.settings.watch
-                )
+                continue
             elapsed_s = now - self._last_labels_at.get(version, now - BUDGET_TICK_S)
             self._last_labels_at[version] = now
-            rows = [row for row in joined if row.version == version]
             readings += watch.take_labelled(rows, ticks=_ticks(elapsed_s), at=now)
         self.findings.extend(readings)
         return readings
@@ -251,26 +268,52 @@ class ModelMonitor:
                 for version, reference in self._references.items()
             },
             "watches": {version: watch.state() for version, watch in self._watches.items()},
+            "learning": None if self._learning is None else self._learning.state(),
+            "last_tick_at": dict(self._last_tick_at),
+            "last_labels_at": dict(self._last_labels_at),
             "rows_total": self.rows_total,
             "findings": [reading.to_json() for reading in self.findings],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a snapshot. What the ledger says of versions is applied afterwards."""
-        self._learner.restore(state["schema"])
-        self.rows_total = self._rows_before = int(state["rows_total"])
-        self.findings.extend(Reading.from_json(event) for event in state["findings"])
-        self.stable = state["stable"]
-        for version, text in state["references"].items():
-            self._references[version] = Reference.from_bytes(text.encode())
-        self._watches.clear()
+        """Continue from a snapshot. What the ledger says of versions is applied afterwards.
+
+        Raises `KeyError`, `TypeError` or `ValueError` for a snapshot that cannot be used, and has
+        changed nothing then.
+        """
+        stable = str(state["stable"])
+        references = {
+            version: Reference.from_bytes(text.encode())
+            for version, text in state["references"].items()
+        }
+        references = {**self._references, **references}
+        watches: dict[str, VersionWatch] = {}
         for version, saved in state["watches"].items():
-            reference = self.reference(version)
+            reference = references.get(version) or references.get(stable)
             if reference is None or reference.digest != saved["reference"]:
                 continue
-            watch = VersionWatch(version, reference, self.settings.watch)
-            watch.restore(saved)
-            self._watches[version] = watch
+            watches[version] = VersionWatch(version, reference, self.settings.watch)
+            watches[version].restore(saved)
+        learning = None
+        if state["learning"] is not None and stable not in references:
+            learning = self._new_learning()
+            learning.restore(state["learning"])
+        findings = [Reading.from_json(event) for event in state["findings"]]
+        times = [
+            {str(version): float(at) for version, at in state[name].items()}
+            for name in ("last_tick_at", "last_labels_at")
+        ]
+        rows_total = int(state["rows_total"])
+        self._learner.restore(state["schema"])
+        self.rows_total = self._rows_before = rows_total
+        self.findings.extend(findings)
+        self.stable, self._references, self._watches = stable, references, watches
+        self._last_tick_at, self._last_labels_at = times
+        self._learning = learning
+        if learning is not None:
+            self._show(learning, learning.finish())
+            assert learning.provisional is not None
+            learning.provisional.restore_labels(state["learning"]["labels"])
         self._begin()
 
 

@@ -4,8 +4,10 @@ Values in, readings out. Time is an argument, and the same ticks in the same ord
 readings: `remora replay` runs these very objects.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,9 @@ PREDICTION = "prediction"
 RESIDUAL = "residual"
 # Residuals of a regression have no baseline until so many labelled rows came.
 RESIDUAL_ROWS = 1_000
+# Labelled rows that the concept detector is given at a time: more would dilute a change that
+# begins among them.
+CONCEPT_ROWS = 10
 # A month at one tick a minute: the unit in which the false-alarm budget is spent.
 TICKS_PER_MONTH = 43_200.0
 
@@ -42,12 +47,31 @@ class WatchSettings:
         return self.false_alarms_per_month * share / self.replicas
 
 
-class VersionWatch:
-    """The detectors of one version against one reference."""
+class _Provisional(Monitor):
+    """Effects to look at: no state is claimed against a reference that is still being learnt."""
 
-    def __init__(self, version: str, reference: Reference, settings: WatchSettings) -> None:
+    def states(self) -> dict[str, State]:
+        return dict.fromkeys(self.names, State.INSUFFICIENT_DATA)
+
+
+class VersionWatch:
+    """The detectors of one version against one reference.
+
+    `provisional`: the reference is still being learnt. Effects are shown then, and every state is
+    `insufficient_data`.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        reference: Reference,
+        settings: WatchSettings,
+        *,
+        provisional: bool = False,
+    ) -> None:
         self.version = version
         self.reference = reference
+        self.provisional = provisional
         self._settings = settings
         effect = dict(settings.effect or {"psi": 0.1, "ks": 0.1})
         self._effect = effect
@@ -74,7 +98,7 @@ class VersionWatch:
         self._scores_before: dict[str, dict[str, tuple[float, float]]] = {}
 
     def _monitor(self, reference: Reference, share: float, kind: str) -> Monitor:
-        return Monitor(
+        return (_Provisional if self.provisional else Monitor)(
             reference,
             false_alarms_per_month=self._settings.budget(share),
             ticks_per_month=TICKS_PER_MONTH,
@@ -104,50 +128,90 @@ class VersionWatch:
         self, joined: Sequence[Joined], *, ticks: float, at: float | None
     ) -> list[Reading]:
         """Rows whose label came, in the order in which they were joined."""
-        fresh = [row for row in joined if row.old_label is None]
-        if self.quality is None and joined:
-            numeric = all(isinstance(row.prediction, float | int) for row in joined)
-            regression = self.reference.task == "regression" or (
-                self.reference.task is None and numeric
-            )
-            self.quality = Quality(task="regression" if regression else "classification")
-        assert self.quality is not None or not joined
         for row in joined:
-            self._score(row)
-        evidence = [row for row in fresh if row.uniform]
-        self.labelled_rows += len(evidence)
+            if row.prediction is not None:
+                self._score(row)
+        # A correction is no new evidence, and a model that said nothing made no error.
+        evidence = [
+            row
+            for row in joined
+            if row.old_label is None and row.uniform and row.prediction is not None
+        ]
         if self.quality is None or not evidence:
             return []
         if self.quality.task == "regression":
+            self.labelled_rows += len(evidence)
             return self._take_residuals(evidence, ticks, at)
-        errors = sum(not _same(row.prediction, row.label) for row in evidence)
-        changes = self.concept.update(rows=len(evidence), errors=errors, ticks=ticks)
-        return [self._concept_reading(change, at) for change in changes]
+        readings: list[Reading] = []
+        for start in range(0, len(evidence), CONCEPT_ROWS):
+            rows = evidence[start : start + CONCEPT_ROWS]
+            self.labelled_rows += len(rows)
+            errors = sum(not _same(row.prediction, row.label) for row in rows)
+            share = ticks * len(rows) / len(evidence)
+            changes = self.concept.update(rows=len(rows), errors=errors, ticks=share)
+            readings += [self._concept_reading(change, at) for change in changes]
+        return readings
 
     def _score(self, row: Joined) -> None:
-        assert self.quality is not None
+        if self.quality is None:
+            number = isinstance(row.prediction, float | int)
+            regression = self.reference.task == "regression" or (
+                self.reference.task is None and number
+            )
+            self.quality = Quality(task="regression" if regression else "classification")
+        assert row.prediction is not None
+        key = _row_key(row)
         if row.old_label is None:
-            self.quality.update([(row.prediction, row.label)], weight=row.weight)
-        elif row.prediction is not None:
-            self.quality.correct(row.prediction, row.old_label, row.label, weight=row.weight)
+            self.quality.update([(row.prediction, row.label)], weight=row.weight, keys=[key])
+        else:
+            self.quality.correct(
+                row.prediction, row.old_label, row.label, weight=row.weight, key=key
+            )
+
+    @property
+    def concept_status(self) -> State:
+        """The state of concept drift, by errors or, for a regression, by residuals."""
+        if self.residual is not None:
+            return self.residual.states()[RESIDUAL]
+        return State(self.concept.status)
+
+    def take_over(self, other: "VersionWatch") -> None:
+        """What another watch of this version knows from labels, whatever its reference was."""
+        self.quality, self.labelled_rows = other.quality, other.labelled_rows
+        self.residual, self._residuals = other.residual, other._residuals
+        if self.reference.baseline is None:
+            self.concept = other.concept
 
     def _take_residuals(
         self, rows: Sequence[Joined], ticks: float, at: float | None
     ) -> list[Reading]:
         """Regression: the residual is one more feature, whose reference is learnt first."""
-        residuals = [
-            float(row.label) - float(row.prediction)
-            for row in rows
-            if isinstance(row.label, float | int) and isinstance(row.prediction, float | int)
-        ]
+        residuals = [residual for row in rows if (residual := _residual(row)) is not None]
         if self.residual is None:
             self._residuals += residuals
             if len(self._residuals) >= RESIDUAL_ROWS:
                 learnt = build_reference({RESIDUAL: np.array(self._residuals)})
-                self.residual = self._monitor(learnt, self._settings.concept_share, "concept_drift")
-                self._residuals.clear()
+                self.residual = self._residual_monitor(learnt)
+                self._residuals = []
             return []
-        return self.residual.update({RESIDUAL: np.array(residuals)}, ticks=ticks, at=at)
+        readings = self.residual.update({RESIDUAL: np.array(residuals)}, ticks=ticks, at=at)
+        # It speaks of the model, and of the reference that the model is compared with.
+        return [
+            replace(reading, scope=Scope.MODEL, reference=self.reference.digest)
+            for reading in readings
+        ]
+
+    def _residual_monitor(self, learnt: Reference) -> Monitor:
+        """Its reference is whole, also where that of the data is provisional."""
+        settings = self._settings
+        return Monitor(
+            learnt,
+            false_alarms_per_month=settings.budget(settings.concept_share),
+            ticks_per_month=TICKS_PER_MONTH,
+            effect=self._effect,
+            version=self.version,
+            kind="concept_drift",
+        )
 
     def _concept_reading(self, change: ConceptChange, at: float | None) -> Reading:
         return Reading(
@@ -197,16 +261,20 @@ class VersionWatch:
             "reference": self.reference.digest,
             "data": self.data.state(),
             "prediction": None if self.prediction is None else self.prediction.state(),
+            "rows": self.rows,
+            "labels": self.label_state(),
+        }
+
+    def label_state(self) -> dict[str, Any]:
+        """What is known from labels, which is so whatever the reference of the data."""
+        residual = self.residual
+        return {
             "concept": self.concept.state(),
             "quality": None if self.quality is None else self.quality.state(),
             "residual": None
-            if self.residual is None
-            else {
-                "reference": self.residual.reference.to_bytes().decode(),
-                "state": self.residual.state(),
-            },
+            if residual is None
+            else {"reference": residual.reference.to_bytes().decode(), "state": residual.state()},
             "residuals": list(self._residuals),
-            "rows": self.rows,
             "labelled_rows": self.labelled_rows,
         }
 
@@ -214,20 +282,50 @@ class VersionWatch:
         """Continue where `state()` left off. Raises `ValueError` for another reference's state."""
         if state["reference"] != self.reference.digest:
             raise ValueError("the snapshot belongs to another reference")
-        self.data = Monitor.restore(self.reference, state["data"])
+        self.data = _restored(self.data, state["data"])
         self._bins_before = self.data.export_bins()
         self._scores_before = self.data.score_counters()
-        if state["prediction"] is not None:
-            self.prediction = Monitor.restore(self.reference, state["prediction"])
+        if state["prediction"] is not None and self.prediction is not None:
+            self.prediction = _restored(self.prediction, state["prediction"])
+        self.rows = int(state["rows"])
+        self.restore_labels(state["labels"])
+
+    def restore_labels(self, state: Mapping[str, Any]) -> None:
+        """Continue where `label_state()` left off."""
         self.concept.restore(state["concept"])
         if state["quality"] is not None:
             self.quality = Quality(task=state["quality"]["task"])
             self.quality.restore(state["quality"])
         if state["residual"] is not None:
             learnt = Reference.from_bytes(state["residual"]["reference"].encode())
-            self.residual = Monitor.restore(learnt, state["residual"]["state"])
+            monitor = self._residual_monitor(learnt)
+            self.residual = _restored(monitor, state["residual"]["state"])
         self._residuals = [float(value) for value in state["residuals"]]
-        self.rows, self.labelled_rows = int(state["rows"]), int(state["labelled_rows"])
+        self.labelled_rows = int(state["labelled_rows"])
+
+
+def _restored(made: Monitor, state: Mapping[str, Any]) -> Monitor:
+    """A monitor as it was saved, under the budget and the bounds that hold now."""
+    now, then = (json.loads(str(given["options"])) for given in (made.state(), state))
+    settings = ("false_alarms_per_month", "ticks_per_month", "effect", "version", "kind")
+    options = then | {name: now[name] for name in settings}
+    return type(made).restore(made.reference, {**state, "options": json.dumps(options)})
+
+
+def _row_key(row: Joined) -> int:
+    """What a correction finds the row of its first label by."""
+    text = f"{row.id}:{row.row}".encode()
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little", signed=True)
+
+
+def _residual(row: Joined) -> float | None:
+    """Truth less prediction; None where one of them is no number that a double can hold."""
+    if not isinstance(row.label, float | int) or not isinstance(row.prediction, float | int):
+        return None
+    try:
+        return float(row.label) - float(row.prediction)
+    except OverflowError:
+        return None
 
 
 def _same(predicted: LabelValue | None, truth: LabelValue) -> bool:
@@ -240,9 +338,11 @@ def features(batch: Batch) -> dict[str, Column]:
     return {name: column for name, column in batch.columns.items() if kinds.get(name) != "text"}
 
 
-def as_columns(batch: Batch) -> dict[str, Column]:
-    """A batch's features and prediction as one table, for building a reference."""
+def as_columns(batch: Batch, prediction: str = PREDICTION) -> dict[str, Column]:
+    """The evidence rows of a batch, features and prediction as one table, to learn from."""
     columns = features(batch)
     if batch.prediction is not None:
-        columns[PREDICTION] = batch.prediction
-    return columns
+        columns[prediction] = batch.prediction
+    if batch.uniform.all():
+        return columns
+    return {name: column[batch.uniform] for name, column in columns.items()}

@@ -10,7 +10,7 @@ not for a stream of looks: policies therefore ask for a minimum of rows and a li
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ Z95 = 1.959963984540054
 CLASSES_MAX = 100
 OTHER = "(other)"
 MAPE_TRUTH_MIN = 1e-9
+WEIGHT_MIN = 1e-9  # below it a sum of weights is what rounding left of nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class _Block:
     fourth: float = 0.0
     relative: float = 0.0
     relative_weight: float = 0.0
+    keys: set[int] = field(default_factory=set)  # of its rows, where they have one
 
     def add(self, other: "_Block") -> None:
         for name in ("rows", "weight", "weight_squared", "absolute", "squared", "fourth"):
@@ -53,7 +55,14 @@ class _Block:
         self.relative += other.relative
         self.relative_weight += other.relative_weight
         for pair, weight in other.confusion.items():
-            self.confusion[pair] = self.confusion.get(pair, 0.0) + weight
+            self.count(pair, weight)
+
+    def count(self, pair: tuple[str, str], weight: float) -> None:
+        left = self.confusion.get(pair, 0.0) + weight
+        if abs(left) < WEIGHT_MIN:
+            self.confusion.pop(pair, None)  # a pair of which no row is left names no class
+        else:
+            self.confusion[pair] = left
 
 
 class Quality:
@@ -72,47 +81,85 @@ class Quality:
     def __init__(self, *, task: Task, window_rows: int = 5_000, blocks: int = 25) -> None:
         self.task: Task = task
         self._block_rows = max(1, window_rows // blocks)
-        self._blocks: deque[_Block] = deque(maxlen=blocks + 1)
-        self._blocks.append(_Block())
+        self._blocks_max = blocks + 1
+        self._blocks: deque[_Block] = deque([_Block()])
+        self._where: dict[int, _Block] = {}  # key of a row in the window -> its block
         self._classes: set[str] = set()
         self.rows_total = 0
 
     def update(
-        self, pairs: Iterable[tuple[Class | None, Class | None]], *, weight: float = 1.0
+        self,
+        pairs: Sequence[tuple[Class | None, Class | None]],
+        *,
+        weight: float = 1.0,
+        keys: Iterable[int] | None = None,
     ) -> None:
-        """Take (predicted, truth) pairs. Pairs with a missing or not finite side are passed by."""
-        for predicted, truth in pairs:
-            self._take(predicted, truth, weight, rows=1)
+        """Take (predicted, truth) pairs. Pairs with a missing or not finite side are passed by.
+
+        `keys` (64-bit, one for each pair) let corrections find their rows again.
+        """
+        named: Iterable[int | None] = [None] * len(pairs) if keys is None else keys
+        for (predicted, truth), key in zip(pairs, named, strict=True):
+            block = self._blocks[-1]
+            if not self._take(block, predicted, truth, weight):
+                continue
+            block.rows += 1
+            self.rows_total += 1
+            if key is not None:
+                block.keys.add(key)
+                self._where[key] = block
+            if block.rows >= self._block_rows:
+                self._begin_block()
 
     def correct(
-        self, predicted: Class, old_truth: Class, new_truth: Class, *, weight: float = 1.0
-    ) -> None:
-        """A label was wrong: take its row out again and put it in with the new truth."""
-        self._take(predicted, old_truth, -weight, rows=-1)
-        self._take(predicted, new_truth, weight, rows=1)
+        self,
+        predicted: Class,
+        old_truth: Class,
+        new_truth: Class,
+        *,
+        weight: float = 1.0,
+        key: int | None = None,
+    ) -> bool:
+        """A label was wrong: take its row out again and put it in with the new truth.
 
-    def _take(self, predicted: Class | None, truth: Class | None, weight: float, rows: int) -> None:
-        block = self._blocks[-1]
+        False when the row of that key is not in the window, and nothing is changed. Without a key
+        the row is taken to be one of the newest.
+        """
+        block = self._blocks[-1] if key is None else self._where.get(key)
+        if block is None or not self._take(block, predicted, old_truth, -weight):
+            return False
+        if not self._take(block, predicted, new_truth, weight):
+            block.rows -= 1
+        return True
+
+    def _begin_block(self) -> None:
+        if len(self._blocks) == self._blocks_max:
+            gone = self._blocks.popleft()
+            for key in gone.keys:
+                if self._where[key] is gone:
+                    del self._where[key]
+        self._blocks.append(_Block())
+
+    def _take(
+        self, block: _Block, predicted: Class | None, truth: Class | None, weight: float
+    ) -> bool:
+        """Count one row, or take it out again; False when it is none that counts."""
         if self.task == "classification":
-            if predicted is None or truth is None:
-                return
-            pair = (self._name(truth), self._name(predicted))
-            block.confusion[pair] = block.confusion.get(pair, 0.0) + weight
+            if predicted is None or truth is None or predicted != predicted or truth != truth:
+                return False
+            block.count((self._name(truth), self._name(predicted)), weight)
         elif not self._take_number(block, predicted, truth, weight):
-            return
-        block.rows += rows
+            return False
         block.weight += weight
         block.weight_squared += weight * abs(weight)
-        self.rows_total += rows
-        if block.rows >= self._block_rows:
-            self._blocks.append(_Block())
+        return True
 
     def _take_number(
         self, block: _Block, predicted: Class | None, truth: Class | None, weight: float
     ) -> bool:
         try:
             said, true = float(predicted), float(truth)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return False
         error = said - true
         if not math.isfinite(error) or abs(error) > 1e70:
@@ -167,6 +214,7 @@ class Quality:
                     "fourth": block.fourth,
                     "relative": block.relative,
                     "relative_weight": block.relative_weight,
+                    "keys": sorted(block.keys),
                 }
                 for block in self._blocks
             ],
@@ -178,13 +226,31 @@ class Quality:
         self._classes = set(state["classes"])
         self.rows_total = int(state["rows_total"])
         self._blocks.clear()
+        self._where.clear()
         for saved in state["blocks"]:
             confusion = {(truth, said): weight for truth, said, weight in saved["confusion"]}
-            self._blocks.append(_Block(**{**saved, "confusion": confusion}))
+            keys = {int(key) for key in saved["keys"]}
+            block = _Block(**{**saved, "confusion": confusion, "keys": keys})
+            self._blocks.append(block)
+            self._where |= dict.fromkeys(keys, block)
+
+
+_TRUTH = {"true": "1", "false": "0"}
 
 
 def class_name(value: Class) -> str:
-    """One spelling for a class, so that 1, 1.0, True and "1" in JSON and CSV are the same class."""
+    """One spelling for a class: JSON, CSV and clients each have their own for the same.
+
+    >>> {class_name(value) for value in (1, 1.0, True, "1", "1.0", "true", "True")}
+    {'1'}
+    >>> class_name("1.5"), class_name("yes")
+    ('1.5', 'yes')
+    """
+    if isinstance(value, str):
+        whole, point, rest = value.partition(".")
+        if point and rest and not rest.strip("0") and whole.removeprefix("-").isdigit():
+            return whole
+        return _TRUTH.get(value.lower(), value)
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float) and value.is_integer():

@@ -1,0 +1,250 @@
+"""One version's detectors: data, prediction, concept and quality, across restarts."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agent.labels import Joined
+from agent.state import Snapshot
+from agent.version_watch import RESIDUAL_ROWS, VersionWatch, WatchSettings, as_columns
+from detectors import LabelledBaseline, Reading, Reference, State, build_reference
+from tests.agent.ticks import column, columns, tick
+
+SETTINGS = WatchSettings()
+
+
+def reference(*, rows: int = 8_000, task: Any = None, **changes: Any) -> Reference:
+    table = {**columns(rows, seed=7), "prediction": says(rows, 0.3, seed=8)}
+    return build_reference(table, prediction="prediction", learnt=True, task=task, **changes)
+
+
+def says(rows: int, share: float, seed: int) -> Any:
+    rng = np.random.default_rng(seed)
+    return column(np.where(rng.random(rows) < share, "yes", "no").tolist())
+
+
+def batch(seed: int, *, shift: float = 0.0, share: float = 0.3, **changes: Any) -> Any:
+    fields: dict[str, Any] = {
+        "columns": columns(1_000, seed, shift), "prediction": says(1_000, share, seed + 500),
+    }  # fmt: skip
+    return tick([f"{seed}-{row}" for row in range(1_000)], **(fields | changes))
+
+
+def joined(number: int, said: Any, truth: Any, **changes: Any) -> Joined:
+    fields: dict[str, Any] = {
+        "id": f"r-{number}", "row": 0, "prediction": said, "score": None, "label": truth,
+        "version": "v1", "slot": "stable", "weight": 1.0, "uniform": True,
+        "predicted_at": 0.0, "labelled_at": 1.0,
+    }  # fmt: skip
+    return Joined(**(fields | changes))
+
+
+def labelled(rows: int, errors: float, seed: int, start: int = 0) -> list[Joined]:
+    wrong = np.random.default_rng(seed).random(rows) < errors
+    return [joined(start + n, "yes", "no" if bad else "yes") for n, bad in enumerate(wrong)]
+
+
+def watch(**changes: Any) -> VersionWatch:
+    return VersionWatch("v1", reference(**changes), SETTINGS)
+
+
+def status(watched: VersionWatch) -> str:
+    return watched.concept_status.value
+
+
+def test_still_traffic_says_nothing_and_a_shift_is_drift() -> None:
+    watched = watch()
+    for seed in range(5):
+        assert watched.take(batch(seed), ticks=1.0) == []
+    readings = watched.take(batch(9, shift=15), ticks=1.0)
+    assert [(r.subject, r.state, r.kind.value) for r in readings] == [
+        ("age", State.DRIFT, "data_drift")
+    ]
+    assert readings[0].version == "v1"
+    assert readings[0].reference == watched.reference.digest
+
+
+def test_predictions_drift_on_their_own() -> None:
+    watched = watch()
+    readings = [r for seed in range(3) for r in watched.take(batch(seed, share=0.6), ticks=1.0)]
+    assert {(r.kind.value, r.scope.value, r.subject) for r in readings} == {
+        ("prediction_drift", "model", "prediction")
+    }
+
+
+def test_only_the_uniform_rows_are_evidence() -> None:
+    watched = watch()
+    uniform = np.zeros(1_000, dtype=bool)
+    assert watched.take(batch(1, shift=15, uniform=uniform), ticks=1.0) == []
+    assert watched.rows == 0
+    uniform[:300] = True
+    watched.take(batch(1, uniform=uniform), ticks=1.0)
+    assert watched.rows == 300
+    assert len(as_columns(batch(1, uniform=uniform))["age"]) == 300
+
+
+def test_a_category_never_seen_is_said() -> None:
+    watched = watch()
+    cells = {**columns(1_000, 3), "job": column(["gig"] * 400 + ["clerk"] * 600)}
+    [reading] = watched.take(batch(3, columns=cells), ticks=1.0)
+    assert (reading.subject, reading.state) == ("job", State.DRIFT)
+
+
+def test_missing_constant_and_absent_columns_are_ordinary() -> None:
+    watched = watch()
+    empty = {"age": np.full(1_000, np.nan), "job": column([None] * 1_000)}
+    readings = watched.take(batch(1, columns=empty), ticks=1.0)
+    assert {(r.subject, r.state) for r in readings} == {("age", State.DRIFT), ("job", State.DRIFT)}
+    absent = {"job": columns(1_000, 1)["job"], "new": np.ones(1_000)}
+    said = {(r.subject, r.kind.value) for r in watched.take(batch(2, columns=absent), ticks=1.0)}
+    assert {("age", "data_quality"), ("new", "data_quality")} <= said
+
+
+def test_a_provisional_reference_shows_effects_and_claims_no_state() -> None:
+    watched = VersionWatch("v1", reference(), SETTINGS, provisional=True)
+    for seed in range(3):
+        watched.take(batch(seed, shift=15), ticks=0.0)
+    effects = watched.data.effects()
+    assert float(effects["age"]["psi"]) > 0.5
+    assert {str(figures["state"]) for figures in effects.values()} == {"insufficient_data"}
+    assert set(watched.data.states().values()) == {State.INSUFFICIENT_DATA}
+
+
+# Labels.
+
+
+def test_more_errors_than_the_baseline_are_concept_drift() -> None:
+    watched = watch(errors=np.arange(5_000) % 20 == 0)
+    assert status(watched) == "ok"
+    assert watched.take_labelled(labelled(2_000, 0.05, 1), ticks=1.0, at=5.0) == []
+    [reading] = watched.take_labelled(labelled(1_000, 0.2, 2, 2_000), ticks=1.0, at=9.0)
+    assert (reading.kind.value, reading.scope.value, reading.state) == (
+        "concept_drift", "model", State.DRIFT,
+    )  # fmt: skip
+    # One call brought a thousand rows; the change is found among them all the same.
+    assert 2_000 < reading.row < 2_400
+    assert reading.window.end == reading.row
+    assert reading.window.start == reading.row - reading.window.rows
+    assert reading.effect is not None
+    assert reading.effect.value > 0.05
+    assert status(watched) == "drift"
+    assert json.dumps(reading.to_json())
+
+
+def test_neither_corrections_nor_silence_nor_other_strata_are_evidence() -> None:
+    watched = watch(errors=np.arange(5_000) % 20 == 0)
+    rows = [
+        *[joined(n, "yes", "no", old_label="yes") for n in range(500)],
+        *[joined(n, None, "no") for n in range(500)],
+        *[joined(n, "yes", "no", uniform=False, weight=3.0) for n in range(500)],
+    ]
+    assert watched.take_labelled(rows, ticks=1.0, at=None) == []
+    assert watched.labelled_rows == 0
+    assert watched.metrics()["accuracy"].rows == 500  # the other stratum's, by its weight
+
+
+def test_quality_follows_corrections() -> None:
+    watched = watch()
+    rows = labelled(100, 0.5, 3)
+    watched.take_labelled(rows, ticks=1.0, at=None)
+    wrong = [row for row in rows if row.label == "no"]
+    watched.take_labelled(
+        [joined(int(r.id[2:]), "yes", "yes", old_label="no") for r in wrong], ticks=1.0, at=None
+    )
+    assert watched.metrics()["accuracy"].value == 1.0
+    assert watched.metrics()["accuracy"].rows == 100
+
+
+def test_numbers_are_a_regression_whose_residual_is_watched() -> None:
+    rng = np.random.default_rng(5)
+    watched = watch()
+
+    def residuals(count: int, bias: float, start: int) -> list[Joined]:
+        noise = rng.normal(bias, 1, count)
+        return [joined(start + n, 10.0, 10.0 + float(e)) for n, e in enumerate(noise)]
+
+    assert status(watched) == "insufficient_data"
+    assert watched.take_labelled(residuals(RESIDUAL_ROWS, 0, 0), ticks=1.0, at=None) == []
+    watched.take_labelled(residuals(500, 0, 2_000), ticks=1.0, at=None)
+    assert status(watched) == "ok"
+    assert 0.9 < watched.metrics()["rmse"].value < 1.1
+    readings = watched.take_labelled(residuals(1_000, 3, 5_000), ticks=1.0, at=None)
+    assert [(r.kind.value, r.scope.value, r.subject, r.state) for r in readings] == [
+        ("concept_drift", "model", "residual", State.DRIFT)
+    ]
+    assert readings[0].reference == watched.reference.digest
+    assert status(watched) == "drift"
+    # What is no number, or none that a double can hold, is passed by.
+    odd = [joined(1, 10.0, "ten"), joined(2, 10.0, 10**400), joined(3, 10.0, True)]
+    watched.take_labelled(odd, ticks=1.0, at=None)
+
+
+@pytest.mark.parametrize(
+    ("said", "truth"),
+    [("1", 1), ("1", True), ("true", True), ("true", 1), ("1", "1.0"), ("yes", "yes"), ("0", 0.0)],
+)
+def test_a_class_is_one_however_a_client_spells_it(said: Any, truth: Any) -> None:
+    watched = watch(task="classification")
+    watched.take_labelled([joined(1, said, truth)], ticks=1.0, at=None)
+    assert watched.metrics()["accuracy"].value == 1.0
+
+
+# Restarts.
+
+
+def steps(watched: VersionWatch, start: int, stop: int) -> list[Reading]:
+    """Ticks of everything, drifting from the fourth on."""
+    readings: list[Reading] = []
+    for seed in range(start, stop):
+        drifted = seed > 2
+        ticked = batch(seed, shift=8.0 * drifted, share=0.3 + 0.2 * drifted)
+        readings += watched.take(ticked, ticks=0.7)
+        rows = labelled(400, 0.25 if drifted else 0.05, seed, 400 * seed)
+        rows += [joined(400 * seed, "yes", "no", old_label="yes")] if seed else []
+        readings += watched.take_labelled(rows, ticks=0.3, at=float(seed))
+    return readings
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 3, 4, 5])
+def test_a_restart_at_any_tick_changes_nothing(tmp_path: Any, cut: int) -> None:
+    of = reference(errors=np.arange(5_000) % 20 == 0)
+    through = VersionWatch("v1", of, SETTINGS)
+    expected = steps(through, 0, 6)
+    assert {r.kind.value for r in expected} >= {"data_drift", "prediction_drift", "concept_drift"}
+    before = VersionWatch("v1", of, SETTINGS)
+    got = steps(before, 0, cut)
+    snapshot = Snapshot(tmp_path / "snapshot.npz")
+    snapshot.save(before.state(), now=1.0)
+    loaded = snapshot.load()
+    assert loaded is not None
+    after = VersionWatch("v1", of, SETTINGS)
+    after.restore(loaded[0])
+    assert got + steps(after, cut, 6) == expected
+    assert after.metrics() == through.metrics()
+    assert after.data.evidence() == through.data.evidence()
+
+
+def test_new_settings_hold_after_a_restart() -> None:
+    before = watch()
+    before.take(batch(1), ticks=1.0)
+    settings = WatchSettings(false_alarms_per_month=9.0, effect={"psi": 0.3, "ks": 0.4})
+    after = VersionWatch("v1", before.reference, settings)
+    after.restore(before.state())
+    assert after.data.effect == {"psi": 0.3, "ks": 0.4}
+    assert after.data.evidence_threshold < before.data.evidence_threshold
+    assert after.data.rows == 1_000
+
+
+def test_the_state_of_another_reference_is_refused() -> None:
+    other = VersionWatch("v1", reference(rows=4_000), SETTINGS)
+    with pytest.raises(ValueError, match="another reference"):
+        other.restore(watch().state())
+
+
+def test_a_baseline_of_the_reference_is_what_errors_are_compared_with() -> None:
+    of = reference(errors=np.arange(5_000) % 20 == 0)
+    assert of.baseline == LabelledBaseline(rows=5_000, errors=250)
+    rate = VersionWatch("v1", of, SETTINGS).concept.baseline_rate
+    assert rate == pytest.approx(0.05, abs=1e-3)
