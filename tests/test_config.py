@@ -274,7 +274,8 @@ def test_a_secret_file_is_read_without_its_line_end(tmp_path: Path) -> None:
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
-    text = "reference: {path: r.json}\nretrain: {recipe: recipes/r.yaml}\nrollout: {stable_artifact: /first}\n"
+    text = "reference: {path: r.json}\nretrain: {recipe: recipes/r.yaml}\n"
+    text += "rollout: {stable_artifact: /first}\n"
     config = load(text, tmp_path)
     assert config.reference.path == tmp_path / "r.json"
     assert config.retrain.recipe == "recipes/r.yaml"
