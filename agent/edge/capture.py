@@ -32,15 +32,14 @@ class Tape:
         "weight",
     )
 
-    def __init__(self, capture: "Capture", weight: float) -> None:
-        self._capture = capture
-        self.weight = weight
-        self.request: list[bytes] = []
-        self.request_bytes = 0
-        self.request_cut = False
-        self.response: list[bytes] = []
-        self.response_bytes = 0
-        self.response_cut = False
+    _capture: "Capture"
+    weight: float
+    request: list[bytes]
+    request_bytes: int
+    request_cut: bool
+    response: list[bytes]
+    response_bytes: int
+    response_cut: bool
 
     def add_request(self, data: bytes) -> None:
         if self.request_cut:
@@ -121,7 +120,14 @@ class Capture:
         if self.held_bytes >= self.total_bytes_max:
             self._counters.drop("capture_memory")
             return None
-        return Tape(self, self._weight)
+        tape = Tape()  # a constructor of its own would double the cost
+        tape._capture = self
+        tape.weight = self._weight
+        tape.request = []
+        tape.response = []
+        tape.request_bytes = tape.response_bytes = 0
+        tape.request_cut = tape.response_cut = False
+        return tape
 
     def fit(self, data: bytes, have: int) -> tuple[bytes, bool]:
         """As much of `data` as may still be kept, and whether that was not all."""

@@ -39,13 +39,6 @@ class Pool:
             return None
         return connection
 
-    def give(self, connection: "UpstreamConnection", now: float) -> None:
-        if len(self.idle) >= self.idle_max:  # 0 once the pool is closed
-            connection.close()
-            return
-        connection.idle_since = now
-        self.idle.append(connection)
-
     def remove(self, connection: "UpstreamConnection") -> None:
         """The server has closed it; not being here is fine, for it may just be in use."""
         if connection in self.idle:

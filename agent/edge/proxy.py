@@ -307,7 +307,7 @@ class Client(InFlight):
         self._cell.answered(head.code, duration_s)
         self.head = self._sent = self._upstream = None
         upstream.client = None
-        upstream.release(now, keep=True)
+        upstream.back(now)
         if self._write_paused:
             self._next(now)
         else:

@@ -303,9 +303,18 @@ class UpstreamConnection(asyncio.Protocol):
     def release(self, now: float, *, keep: bool) -> None:
         """The request is answered: pool the connection, or close it."""
         if keep and not self.transport.is_closing():
-            if self._paused:
-                self.resume()
-            self.pool.give(self, now)
+            self.back(now)
+        else:
+            self.close()
+
+    def back(self, now: float) -> None:
+        """To the pool. Who reads from a transport knows that it is not closing."""
+        if self._paused:
+            self.resume()
+        pool = self.pool
+        if len(pool.idle) < pool.idle_max:  # which is 0 once the pool is closed
+            self.idle_since = now
+            pool.idle.append(self)
         else:
             self.close()
 

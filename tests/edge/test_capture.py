@@ -6,7 +6,7 @@ import gc
 import pytest
 
 from agent.edge import channel
-from agent.edge.capture import Capture, Tape
+from agent.edge.capture import Capture
 from tests.edge.house import OK, House, Peer, Server
 
 POST = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
@@ -211,7 +211,7 @@ async def test_errors_in_capture_never_touch_traffic(
     monkeypatch.setattr(Capture, "fit", fails)
     await talk(client, upstream)
     monkeypatch.undo()
-    monkeypatch.setattr(Tape, "__init__", fails)
+    monkeypatch.setattr("agent.edge.capture.Tape", fails)
     await talk(client, upstream)
     assert edge.counters.drops["capture_failed"] >= 3
 
