@@ -16,12 +16,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import structlog
 
 from agent.admin.api import Api
 from agent.admin.auth import gatekeeper
 from agent.admin.server import AdminServer
 from agent.agent_view import AgentView
+from agent.batch import Batch
 from agent.capture import CaptureWriter
 from agent.config import Config
 from agent.controller import Controller
@@ -220,6 +222,9 @@ class Agent:
     # Rows, labels, readings.
 
     def _on_tick(self, tick: Tick) -> None:
+        infinite = infinite_cells(tick.batch)
+        if infinite:
+            self.intake.dropped["infinite_value"] += infinite
         if self.capture is not None:
             self.capture.write(tick.batch)
         self.controller.on_tick(tick)
@@ -283,6 +288,12 @@ class Agent:
                 bytes_max=config.capture.bytes_max, retention_s=config.capture.retention_s
             )
         self.controller.reconfigure(config)
+
+
+def infinite_cells(batch: Batch) -> int:
+    """Cells with numbers that no measuring gives: the detectors see them beyond every bin."""
+    numeric = (column for column in batch.columns.values() if column.dtype.kind == "f")
+    return sum(int(np.isinf(column).sum()) for column in numeric)
 
 
 def _reference(config: Config) -> Reference | None:

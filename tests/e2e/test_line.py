@@ -247,7 +247,7 @@ async def test_kills_in_the_middle_of_a_release_cost_nothing(
     stage: Stage, new_load: Callable[..., Load]
 ) -> None:
     agent = stage.agent
-    agent.config["rollout"] |= {"total_s_min": 6, "bake_s": 6, "bake_requests": 1_000_000}
+    agent.config["rollout"] |= {"total_s_min": 3, "bake_s": 3, "bake_requests": 1_000_000}
     agent.write_config()
     assert agent.process is not None
     agent.process.send_signal(signal.SIGHUP)
