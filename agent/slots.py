@@ -62,6 +62,7 @@ class Slots:
         # A slot is started or stopped, never both at once: a stop that came to its end late would
         # take the next model with it.
         self._locks: dict[Slot, asyncio.Lock] = {name: asyncio.Lock() for name in SLOTS}
+        self._starting: dict[Slot, asyncio.Task[None]] = {}
         self._processes: dict[Slot, SlotProcess] = {}
         self._addresses: dict[Slot, str] = {}
         self._restarts: dict[Slot, tuple[int, float]] = {}  # failures in a row, not before
@@ -97,10 +98,19 @@ class Slots:
             version = self._registry.version(digest)
             if version is None:
                 raise ValueError(f"{digest} is not in the registry")
+            work = asyncio.get_running_loop().create_task(self._bring_up(slot, version))
+            self._starting[slot] = work
             try:
-                await self._bring_up(slot, version)
+                await work
             except SlotError as error:
                 raise OSError(str(error)) from error
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                raise OSError(f"slot {slot} was emptied before it was ready") from None
+            finally:
+                self._starting.pop(slot, None)
 
     async def _bring_up(self, slot: Slot, version: Version) -> None:
         candidate = self._config.rollout.candidate
@@ -181,10 +191,10 @@ class Slots:
 
     async def stop(self, slot: Slot) -> None:
         """End what we started there; an upstream that somebody else runs is only let go."""
-        # Outside the lock: a start that waits for a process that never gets ready holds it.
-        process = self._processes.pop(slot, None)
-        if process is not None:
-            await process.stop()
+        # A start that waits for a process that never gets ready must not hold this up.
+        starting = self._starting.get(slot)
+        if starting is not None:
+            starting.cancel()
         async with self._locks[slot]:
             await self._empty(slot)
 
