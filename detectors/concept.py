@@ -29,11 +29,12 @@ SHARES: Mapping[Direction, float] = {"up": 0.8, "down": 0.2}
 # Standard errors of the baseline that the null allows for at most, and what is declared irrelevant.
 BASELINE_Z = 2.0
 TOLERANCE = 0.001
+EFFECT_Z = 2.0
 # An error rate of 0 or 1 has no odds.
 RATE_MIN = 1e-4
 LOG_FLOOR = -690.0
 LOG_CEILING = 300.0
-# A warning is taken back when so many rows in a row are within this many standard errors.
+# A state is taken back when so many rows in a row are within this many standard errors.
 CALM_ROWS = 3_000
 CALM_Z = 1.0
 
@@ -93,7 +94,9 @@ class _Side:
         fresh = self._log_r
         if ticks > 0.0:
             fresh = np.logaddexp(fresh, np.log(self._shares * ticks))
-        self._log_r = np.clip(fresh + step, LOG_FLOOR, LOG_CEILING)
+        # The floor is nothing, and nothing grows: only the budget begins evidence.
+        grown = np.clip(fresh + step, LOG_FLOOR, LOG_CEILING)
+        self._log_r = np.where(fresh <= LOG_FLOOR, LOG_FLOOR, grown)
         self._cusum = np.maximum(self._cusum + step, 0.0)
         self._since += np.asarray([[errors], [rows]])
         self._since[:, self._cusum == 0.0] = 0
@@ -144,7 +147,7 @@ class ErrorRateDetector:
     ticks_per_month
         How many ticks (`update(..., ticks=1)`) make up the month of the budget.
     effect_min
-        Absolute change of the error rate that makes a `warning` a `drift`.
+        Change of the error rate, less two standard errors, that makes a `warning` a `drift`.
 
     >>> detector = ErrorRateDetector(errors=250, rows=5000)
     >>> [c.state for _ in range(12) for c in detector.update(rows=100, errors=15)]
@@ -180,7 +183,8 @@ class ErrorRateDetector:
         self._learn_target = self._learn_rows
         self._sides: tuple[_Side, ...] = ()
         self._warned: _Side | None = None  # its evidence came, its effect has not yet
-        self._calm = [0, 0]  # errors and rows since the warning, or since they were last looked at
+        self._calm = [0, 0]  # errors and rows since the change, or since they were last looked at
+        self._was_up = False  # the direction of the last change
         self.status: ConceptState = "insufficient_data"
         if self._origin is not None:
             self._arm(self._origin)
@@ -232,7 +236,7 @@ class ErrorRateDetector:
             self.status = "ok"
         self._arm(level)
         if self.status != "ok" and self._is_origin(level):
-            return [self._recovered("down" if level[0] else "up", level)]
+            return [self._recovered("down" if self._was_up else "up", level)]
         return []
 
     def _alarm(self, side: _Side) -> list[ConceptChange]:
@@ -248,12 +252,12 @@ class ErrorRateDetector:
             # Already said: a warning again, or a small step on top of a drift, is no news.
             self._warned = side
             return []
-        self._warned, self._calm = side, [0, 0]
+        self._warned = side
         return [self._change("warning", side, log_e)]
 
     def _calmed(self, rows: int, errors: int) -> list[ConceptChange]:
-        """A warning ends when the rate is back, which raises no evidence on either side."""
-        if self.status != "warning":
+        """A state ends when the rate is back, also where that raises no evidence on either side."""
+        if self.status == "ok":
             return []
         self._calm[0] += errors
         self._calm[1] += rows
@@ -263,14 +267,18 @@ class ErrorRateDetector:
         self._calm = [0, 0]
         if not self._is_origin(level, CALM_Z):
             return []
-        warned = self._warned or self._sides[0]
-        return [self._recovered("down" if warned.direction == "up" else "up", level)]
+        return [self._recovered("down" if self._was_up else "up", level)]
 
     def _effect(self, side: _Side) -> float:
-        return abs(_rate(*side.level) - _rate(*self._level)) if side.level[1] else 0.0
+        """What two standard errors leave of the change: an alarm picks the worst stretch of rows."""
+        errors, rows = side.level
+        if not rows:
+            return 0.0
+        now = _rate(errors, rows)
+        return abs(now - _rate(*self._level)) - EFFECT_Z * math.sqrt(now * (1.0 - now) / rows)
 
     def _change(self, state: ConceptState, side: _Side, log_e: float) -> ConceptChange:
-        self.status = state
+        self.status, self._was_up, self._calm = state, side.direction == "up", [0, 0]
         was, now = _rate(*self._level), _rate(*side.level)
         verb = "rose" if side.direction == "up" else "fell"
         return ConceptChange(
@@ -327,6 +335,7 @@ class ErrorRateDetector:
             "learning": list(self._learning),
             "learn_target": self._learn_target,
             "calm": list(self._calm),
+            "was_up": self._was_up,
             "status": self.status,
             "sides": [side.state() for side in self._sides],
             "warned": None if self._warned is None else self._warned.direction,
@@ -340,6 +349,7 @@ class ErrorRateDetector:
         self._learning = [int(state["learning"][0]), int(state["learning"][1])]
         self._learn_target = int(state["learn_target"])
         self._calm = [int(state["calm"][0]), int(state["calm"][1])]
+        self._was_up = bool(state["was_up"])
         self.status = state["status"]
         self._sides, self._warned = (), None
         if state["sides"]:

@@ -14,25 +14,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from detectors.intervals import Z95, Estimate, around, share_of, smooth_variance
+
+__all__ = ["Class", "Estimate", "Quality", "Task", "class_name"]
+
 Task = Literal["classification", "regression"]
 Class = str | int | float | bool
 
-Z95 = 1.959963984540054
 # More classes than this share one "other" class: a confusion table is never unbounded.
 CLASSES_MAX = 100
 OTHER = "(other)"
 MAPE_TRUTH_MIN = 1e-9
 WEIGHT_MIN = 1e-9  # below it a sum of weights is what rounding left of nothing
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A metric's value with its 95 % interval and the rows it rests on."""
-
-    value: float
-    lower: float
-    upper: float
-    rows: int
 
 
 @dataclass(slots=True)
@@ -261,63 +254,106 @@ def class_name(value: Class) -> str:
 def _classification(total: _Block) -> dict[str, Estimate]:
     effective = _effective_rows(total)
     right = sum(weight for (truth, said), weight in total.confusion.items() if truth == said)
-    metrics = {"accuracy": _share(right, total.weight, effective, total.rows)}
+    metrics = {"accuracy": share_of(right, total.weight, effective, total.rows)}
     classes = sorted({name for pair in total.confusion for name in pair})
-    if len(classes) < 2:
-        return metrics
-    counted = classes[-1:] if len(classes) == 2 else classes
-    found = [_per_class(total, name) for name in counted]
-    for position, metric in enumerate(("precision", "recall", "f1")):
-        values = [value for one in found if (value := one[position]) is not None]
-        if values:
-            metrics[metric] = _mean(values, total.rows)
+    if len(classes) == 2:
+        return metrics | _of_class(total, classes[-1])
+    if len(classes) > 2:
+        return metrics | _over_classes(total, classes)
     return metrics
 
 
-_Spread = tuple[float, float]  # value, variance
+@dataclass(frozen=True, slots=True)
+class _Tally:
+    """Of one class: rows found, rows said to be it, rows that are it, in rows they are worth."""
+
+    hit: float
+    said: float
+    true: float
+
+    @classmethod
+    def of(cls, cells: Mapping[tuple[str, str], float], name: str) -> "_Tally":
+        return cls(
+            hit=cells.get((name, name), 0.0),
+            said=sum(rows for (_, said), rows in cells.items() if said == name),
+            true=sum(rows for (truth, _), rows in cells.items() if truth == name),
+        )
 
 
-def _per_class(total: _Block, name: str) -> tuple[_Spread | None, _Spread | None, _Spread | None]:
-    """Precision, recall and F1 of one class with their variances (delta method)."""
-    scale = _effective_rows(total) / total.weight  # from weights to the rows they are worth
-    pairs = total.confusion.items()
-    hit = scale * total.confusion.get((name, name), 0.0)
-    said = scale * sum(weight for (_, predicted), weight in pairs if predicted == name)
-    true = scale * sum(weight for (truth, _), weight in pairs if truth == name)
-    precision = _binomial(hit, said) if said > 0 else None
-    recall = _binomial(hit, true) if true > 0 else None
-    f1 = None
-    if said + true > 0:
-        union = said + true - hit
-        # F1 = 2J/(1+J) with J = hit/union, a plain share of the rows in the union.
-        share, variance = _binomial(hit, union)
-        f1 = (2 * share / (1 + share), variance * (2 / (1 + share) ** 2) ** 2)
-    return precision, recall, f1
+def _worth(total: _Block) -> dict[tuple[str, str], float]:
+    """The confusion table, from weights to the rows they are worth."""
+    scale = _effective_rows(total) / total.weight
+    return {pair: scale * weight for pair, weight in total.confusion.items()}
 
 
-def _binomial(part: float, whole: float) -> _Spread:
-    share = min(max(part / whole, 0.0), 1.0)
-    # A share of 0 or 1 seen in few rows is not known exactly: Agresti-Coull's two extra rows.
-    smooth = (part + 2.0) / (whole + 4.0)
-    return share, smooth * (1.0 - smooth) / (whole + 4.0)
+def _of_class(total: _Block, name: str) -> dict[str, Estimate]:
+    tally = _Tally.of(_worth(total), name)
+    metrics = {}
+    if tally.said > 0:
+        metrics["precision"] = share_of(tally.hit, tally.said, tally.said, total.rows)
+    if tally.true > 0:
+        metrics["recall"] = share_of(tally.hit, tally.true, tally.true, total.rows)
+    # F1 = 2J / (1 + J) with J = hit / union, a plain share of the rows in the union; it rises
+    # with J, so that the limits of J give its own.
+    union = tally.said + tally.true - tally.hit
+    if union > 0:
+        share = share_of(tally.hit, union, union, total.rows)
+        value, lower, upper = (2 * j / (1 + j) for j in (share.value, share.lower, share.upper))
+        metrics["f1"] = Estimate(value=value, lower=lower, upper=upper, rows=total.rows)
+    return metrics
 
 
-def _mean(spreads: list[_Spread], rows: int) -> Estimate:
-    value = sum(one for one, _ in spreads) / len(spreads)
-    half = Z95 * math.sqrt(sum(variance for _, variance in spreads)) / len(spreads)
-    return Estimate(
-        value=value, lower=max(0.0, value - half), upper=min(1.0, value + half), rows=rows
-    )
+def _over_classes(total: _Block, classes: Sequence[str]) -> dict[str, Estimate]:
+    """Means over classes. Their spread is the delta method's on the whole table, for an error
+    lowers the F1 of two classes at once.
+    """
+    cells = _worth(total)
+    tallies = {name: _Tally.of(cells, name) for name in classes}
+    metrics = {}
+    for metric in ("precision", "recall", "f1"):
+        parts = {name: _ratio(metric, tally) for name, tally in tallies.items()}
+        known = {name: part for name, part in parts.items() if part[1] > 0}
+        if not known:
+            continue
+        value = sum(part / whole for part, whole in known.values()) / len(known)
+        slopes = {
+            pair: sum(_slope(metric, pair, name, *known[name]) for name in {*pair} & known.keys())
+            / len(known)
+            for pair in cells
+        }
+        mean = sum(rows * slopes[pair] for pair, rows in cells.items())
+        squares = sum(rows * slopes[pair] ** 2 for pair, rows in cells.items())
+        spread = squares - mean**2 / sum(cells.values())
+        least = sum(smooth_variance(*part) for part in known.values()) / len(known) ** 2
+        half = Z95 * math.sqrt(max(spread, least))
+        metrics[metric] = Estimate(
+            value=value,
+            lower=max(0.0, value - half),
+            upper=min(1.0, value + half),
+            rows=total.rows,
+        )
+    return metrics
 
 
-def _share(part: float, whole: float, effective: float, rows: int) -> Estimate:
-    """Wilson's interval with the effective number of rows."""
-    share = min(max(part / whole, 0.0), 1.0)
-    spread = Z95**2 / effective
-    centre = (share + spread / 2) / (1 + spread)
-    half = Z95 / (1 + spread) * math.sqrt(share * (1 - share) / effective + spread / 4 / effective)
-    lower, upper = max(0.0, centre - half), min(1.0, centre + half)
-    return Estimate(value=share, lower=min(lower, share), upper=max(upper, share), rows=rows)
+def _ratio(metric: str, tally: _Tally) -> tuple[float, float]:
+    if metric == "precision":
+        return tally.hit, tally.said
+    if metric == "recall":
+        return tally.hit, tally.true
+    return 2 * tally.hit, tally.said + tally.true
+
+
+def _slope(metric: str, pair: tuple[str, str], name: str, part: float, whole: float) -> float:
+    """By how much one more row in a cell of the table moves the metric of a class."""
+    truth, said = pair
+    hit, is_said, is_true = truth == said, said == name, truth == name
+    if metric == "precision":
+        more, wider = float(hit), float(is_said)
+    elif metric == "recall":
+        more, wider = float(hit), float(is_true)
+    else:
+        more, wider = 2.0 * hit, float(is_said) + float(is_true)
+    return more / whole - wider * part / whole**2
 
 
 def _regression(total: _Block) -> dict[str, Estimate]:
@@ -329,18 +365,14 @@ def _regression(total: _Block) -> dict[str, Estimate]:
     half_rmse = Z95 * error_of_mse / (2 * rmse) if rmse > 0 else 0.0
     half_mae = Z95 * math.sqrt(max(mse - mae**2, 0.0) / effective)
     metrics = {
-        "rmse": _interval(rmse, half_rmse, total.rows),
-        "mae": _interval(mae, half_mae, total.rows),
+        "rmse": around(rmse, half_rmse, total.rows),
+        "mae": around(mae, half_mae, total.rows),
     }
     if total.relative_weight > 0:
         # No interval worth the name: the ratio's spread depends on the smallest truths.
         mape = total.relative / total.relative_weight
         metrics["mape"] = Estimate(value=mape, lower=math.nan, upper=math.nan, rows=total.rows)
     return metrics
-
-
-def _interval(value: float, half: float, rows: int) -> Estimate:
-    return Estimate(value=value, lower=max(0.0, value - half), upper=value + half, rows=rows)
 
 
 def _effective_rows(total: _Block) -> float:
