@@ -114,7 +114,14 @@ class Controller:
             ),
             clock=clock,
         )
-        self.facts = Facts(self)
+        self.facts = Facts(
+            registry=self.registry,
+            slots=self.slots,
+            release=self.release,
+            retraining=self.retraining,
+            ledger=self.decisions,
+            stable_label=self.stable_label,
+        )
 
     # Life.
 

@@ -1,75 +1,91 @@
 """What is decided, as plain JSON for the API and the page. Reads only, bounded lists."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from agent.admin.view import Json
-from agent.release import STATE_NUMBER
+from agent.release import STATE_NUMBER, Release
+from agent.retraining import Retraining
+from agent.slots import Slots
+from retrain.ledger import Ledger
+from retrain.registry import Registry
 from retrain.rollout import Rollout
 from retrain.run import Run
-
-if TYPE_CHECKING:
-    from agent.controller import Controller
 
 LISTED_MAX = 50
 
 
 class Facts:
-    """The controller's parts, read."""
+    """The parts that decide, read. `stable_label` gives the version that is stable."""
 
-    def __init__(self, controller: "Controller") -> None:
-        self._controller = controller
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        slots: Slots,
+        release: Release,
+        retraining: Retraining,
+        ledger: Ledger,
+        stable_label: Callable[[], str],
+    ) -> None:
+        self._registry = registry
+        self._slots = slots
+        self._release = release
+        self._retraining = retraining
+        self._ledger = ledger
+        self._stable_label = stable_label
 
     def stable(self) -> Json:
-        stable = self._controller.registry.stable()
+        stable = self._registry.stable()
         if stable is None:
             return {
-                "version": self._controller.intake.monitor.stable,
+                "version": self._stable_label(),
                 "digest": None,
                 "address": None,
             }
         return {
-            "version": self._controller.stable_label(),
+            "version": self._stable_label(),
             "digest": stable.digest,
-            "address": self._controller.slots.address(stable.name),
+            "address": self._slots.address(stable.name),
             "slot": stable.name,
         }
 
     def rollout(self) -> Json | None:
-        rollout = self._controller.release.rollout
+        rollout = self._release.rollout
         if rollout is None:
             return None
         facts = shown(rollout)
-        if self._controller.release.assessment is not None:
-            facts["assessment"] = self._controller.release.assessment.as_json()
+        if self._release.assessment is not None:
+            facts["assessment"] = self._release.assessment.as_json()
         return facts
 
     def rollout_figures(self) -> dict[str, Any] | None:
-        rollout = self._controller.release.rollout
+        rollout = self._release.rollout
         if rollout is None:
             return None
         return {
             "candidate": rollout.candidate,
             "state": STATE_NUMBER[rollout.state],
             "weight": rollout.weight,
-            "version": self._controller.release.label(rollout.candidate),
+            "version": self._release.label(rollout.candidate),
         }
 
     @property
     def rollbacks(self) -> dict[str, int]:
-        return dict(self._controller.release.rollbacks)
+        return dict(self._release.rollbacks)
 
     def run(self) -> Json | None:
-        newest = self._controller.retraining.runs.recent(1)
+        newest = self._retraining.runs.recent(1)
         return run_shown(newest[0]) if newest else None
 
     def decision(self) -> Json | None:
-        decision = self._controller.retraining.last_decision
+        decision = self._retraining.last_decision
         return None if decision is None else decision.to_json()
 
     def rollouts(self) -> list[Json]:
-        release = self._controller.release
+        release = self._release
         listed = []
-        for rollout in self._controller.registry.rollouts(LISTED_MAX):
+        for rollout in self._registry.rollouts(LISTED_MAX):
             facts = shown(rollout)
             facts["transitions"] = [
                 {
@@ -78,7 +94,7 @@ class Facts:
                     "state": entry.data.get("state"),
                     "reason": entry.reason,
                 }
-                for entry in self._controller.decisions.entries(subject=rollout.id, limit=200)
+                for entry in self._ledger.entries(subject=rollout.id, limit=200)
             ]
             if release.rollout is not None and rollout.id == release.rollout.id:
                 seen = release.assessment
@@ -87,11 +103,12 @@ class Facts:
         return listed
 
     def runs(self) -> list[Json]:
-        return [run_shown(run) for run in self._controller.retraining.runs.recent(LISTED_MAX)]
+        return [run_shown(run) for run in self._retraining.runs.recent(LISTED_MAX)]
 
     def versions(self) -> list[Json]:
-        stable = self._controller.stable_digest()
-        held = {entry.digest for entry in self._controller.registry.quarantined()}
+        stable = self._registry.stable()
+        digest = None if stable is None else stable.digest
+        held = {entry.digest for entry in self._registry.quarantined()}
         return [
             {
                 "version": version.label,
@@ -99,20 +116,20 @@ class Facts:
                 "origin": version.origin,
                 "parent": version.parent,
                 "created": version.at,
-                "stable": version.digest == stable,
+                "stable": version.digest == digest,
                 "quarantined": version.digest in held,
             }
-            for version in self._controller.registry.versions()
+            for version in self._registry.versions()
         ]
 
     def quarantined(self) -> list[Json]:
         return [
             {"digest": entry.digest, "reason": entry.reason, "at": entry.at}
-            for entry in self._controller.registry.quarantined()
+            for entry in self._registry.quarantined()
         ]
 
     def ledger(self, *, after: int, limit: int) -> Json:
-        entries = self._controller.decisions.entries(after=after, limit=limit)
+        entries = self._ledger.entries(after=after, limit=limit)
         return {
             "entries": [
                 {
@@ -127,11 +144,11 @@ class Facts:
                 }
                 for entry in entries
             ],
-            "head": self._controller.decisions.head(),
+            "head": self._ledger.head(),
         }
 
     def ledger_verify(self) -> Json:
-        found = self._controller.decisions.verify()
+        found = self._ledger.verify()
         return {"entries": found.entries, "ok": found.ok, "broken_at": found.broken_at}
 
 
