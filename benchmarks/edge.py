@@ -1,15 +1,20 @@
 """What the edge costs: CPU and system calls per request, against nginx and an aiohttp proxy.
 
 Everything runs on loopback and in one alternating run: each round measures every proxy once, in
-turn forward and backward, and the figures are medians over rounds. The upstream is nginx answering
-a kilobyte from memory, the load is wrk with a kilobyte of JSON. Proxies have one CPU for
-themselves, upstream and load share another. CPU time is the kernel's own account of the process
-(`schedstat`), which survives a busy machine; requests per second would not.
+turn forward and backward. CPU time is the kernel's own account of the process (`schedstat`), which
+survives a busy machine; requests per second would not. A ratio is taken within each round, where
+both figures saw the same weather, and the median over rounds is the result; the smallest, the
+largest and the load average are told beside it, so that a reader can judge the weather.
 
-    python benchmarks/edge.py --rounds 5 --seconds 2
+    python benchmarks/edge.py --rounds 9 --seconds 1
 
-System calls are counted with one connection, where none can be shared by several requests.
-Compare ratios within one run only. Needs the Debian packages nginx, wrk and strace.
+The upstream is nginx answering a kilobyte from memory, the load is wrk with a kilobyte of JSON.
+Proxies have one CPU for themselves, upstream and load share another. The edge remembers heads that
+come again, so there are two kinds of traffic: in `same` all requests are alike, in `varied` each
+has an id, a length and a body of its own.
+
+System calls are counted with one connection, where requests can share none. Compare ratios within
+one run only. Needs the Debian packages nginx, wrk and strace.
 """
 
 import argparse
@@ -25,18 +30,33 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESPONSE_BYTES = 1_012
 REQUEST_BYTES = 1_030
-LUA = """wrk.method = "POST"
+EDGES = {"edge": 0.0, "edge, 10 % kept": 0.1, "edge, 100 % kept": 1.0}
+TRAFFIC = {
+    "same": """wrk.method = "POST"
 wrk.body = string.rep("1", {bytes})
 wrk.headers["Content-Type"] = "application/json"
-"""
+""",
+    "varied": """local count = 0
+local tail = string.rep("1", {bytes})
+local path = "/v1/models/m:predict"
+function request()
+    count = count + 1
+    local id = string.format("6f1c2a%08x", count)
+    local body = id .. tail:sub(1, {bytes} - 54 + count % 80)
+    local headers = {{["Content-Type"] = "application/json", ["x-request-id"] = id}}
+    return wrk.format("POST", path, headers, body)
+end
+""",
+}
 NGINX = """daemon off;
 worker_processes 1;
 pid {home}/nginx.pid;
@@ -114,20 +134,27 @@ def running(command: Sequence[str], *, cpu: int, **options: object) -> Iterator[
             process.wait()
 
 
-def listening(port: int) -> None:
-    """Wait until something accepts connections."""
+def wait_for(what: str, found: Callable[[], int]) -> int:
+    """What `found` gives once it is not 0."""
     pause = threading.Event()
     for _ in range(500):
-        with socket.socket() as sock:
-            if sock.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if value := found():
+            return value
         pause.wait(0.02)
-    sys.exit(f"nothing listens on port {port}")
+    sys.exit(f"{what} did not come")
+
+
+def listening(port: int) -> None:
+    def connects() -> int:
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_for(f"a listener on port {port}", connects)
 
 
 def only_worker(master: int) -> int:
-    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
-    return int(children[0])
+    children = Path(f"/proc/{master}/task/{master}/children")
+    return wait_for("nginx's worker", lambda: int((children.read_text().split() or ["0"])[0]))
 
 
 @contextmanager
@@ -164,8 +191,7 @@ def edge(name: str, upstream: int, *, rate: float) -> Iterator[Proxy]:
             "stable": {"address": f"127.0.0.1:{upstream}", "version": "1"},
             "listen": 1,
         }
-        fds = [listener.fileno(), channel.fileno()]
-        socket.send_fds(ours, [json.dumps(start).encode()], fds)
+        socket.send_fds(ours, [json.dumps(start).encode()], [listener.fileno(), channel.fileno()])
         listener.close()
         channel.close()
         assert json.loads(ours.recv(4_096))["type"] == "ready"
@@ -203,15 +229,14 @@ async def serve_aiohttp(port: int, upstream: int) -> None:
 
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", forward)
-        runner = web.AppRunner(application, access_log=None)
-        await runner.setup()
+        await (runner := web.AppRunner(application, access_log=None)).setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
         await asyncio.Event().wait()
 
 
 def cpu_ns(pid: int) -> int:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks)
 
 
 def load(port: int, script: Path, *, connections: int, seconds: int) -> int:
@@ -258,80 +283,106 @@ def calls_per_request(proxy: Proxy, script: Path, *, connections: int) -> tuple[
     return sum(calls.values()) / requests, kinds
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, object]:
+@contextmanager
+def proxies(home: Path, only: Sequence[str]) -> Iterator[list[Proxy]]:
+    """nginx, the edge at three rates of sampling, and aiohttp, all in front of one upstream."""
+    upstream, port = free_port(), free_port()
     with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        script = home / "post.lua"
-        script.write_text(LUA.format(bytes=REQUEST_BYTES))
-        upstream, port = free_port(), free_port()
         body = UPSTREAM.format(port=upstream, text="2" * RESPONSE_BYTES)
         stack.enter_context(nginx(home / "upstream", body, upstream, cpu=0))
         body = PROXY.format(port=port, upstream=upstream)
         worker = stack.enter_context(nginx(home / "proxy", body, port, cpu=-1))
-        proxies = [
-            Proxy(name="nginx", port=port, pid=worker),
-            stack.enter_context(edge("edge", upstream, rate=0.0)),
-            stack.enter_context(edge("edge, 10 % kept", upstream, rate=0.1)),
-            stack.enter_context(edge("edge, 100 % kept", upstream, rate=1.0)),
-            stack.enter_context(aiohttp_proxy(upstream)),
-        ]
-        if arguments.only:
-            proxies = [proxy for proxy in proxies if proxy.name in ("nginx", *arguments.only)]
-        for proxy in proxies:
-            load(proxy.port, script, connections=16, seconds=1)  # warm
-        cpu: dict[int, dict[str, float]] = {}
-        for connections in arguments.connections:
-            rounds: dict[str, list[float]] = {proxy.name: [] for proxy in proxies}
-            for number in range(arguments.rounds):
-                for proxy in proxies if number % 2 == 0 else reversed(proxies):
-                    rounds[proxy.name].append(
-                        cpu_us_per_request(
-                            proxy, script, connections=connections, seconds=arguments.seconds
-                        )
-                    )
-            cpu[connections] = {name: statistics.median(each) for name, each in rounds.items()}
+        found = [Proxy(name="nginx", port=port, pid=worker)]
+        for name, rate in EDGES.items():
+            if not only or name in only:
+                found.append(stack.enter_context(edge(name, upstream, rate=rate)))
+        if not only or "aiohttp" in only:
+            found.append(stack.enter_context(aiohttp_proxy(upstream)))
+        yield found
+
+
+def alternate(
+    found: Sequence[Proxy], script: Path, connections: int, *, rounds: int, seconds: int
+) -> dict[str, list[float]]:
+    """CPU microseconds per request of each proxy in each round."""
+    each: dict[str, list[float]] = {proxy.name: [] for proxy in found}
+    for number in range(rounds):
+        for proxy in found if number % 2 == 0 else reversed(found):
+            cpu = cpu_us_per_request(proxy, script, connections=connections, seconds=seconds)
+            each[proxy.name].append(cpu)
+    return each
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def ratios(each: dict[str, list[float]], base: str) -> dict[str, dict[str, float]]:
+    return {
+        name: spread([value / other for value, other in zip(values, each[base], strict=True)])
+        for name, values in each.items()
+    }
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, object]:
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        scripts = {kind: home / f"{kind}.lua" for kind in arguments.traffic}
+        for kind, script in scripts.items():
+            script.write_text(TRAFFIC[kind].format(bytes=REQUEST_BYTES))
+        found = stack.enter_context(proxies(home, arguments.only))
+        runs: list[dict[str, Any]] = []
+        for kind, script in scripts.items():
+            for proxy in found:
+                load(proxy.port, script, connections=16, seconds=1)  # warm
+            for connections in arguments.connections:
+                before = os.getloadavg()[0]
+                each = alternate(
+                    found, script, connections, rounds=arguments.rounds, seconds=arguments.seconds
+                )
+                run: dict[str, Any] = {"traffic": kind, "connections": connections}
+                run["load_average"] = [before, os.getloadavg()[0]]
+                run["cpu_us_per_request"] = {name: spread(us) for name, us in each.items()}
+                run["ratio_to_nginx"] = ratios(each, "nginx")
+                run["ratio_to_edge"] = ratios(each, "edge") if "edge" in each else {}
+                runs.append(run)
         calls = {
-            proxy.name: calls_per_request(proxy, script, connections=1)
-            for proxy in proxies
+            proxy.name: calls_per_request(proxy, next(iter(scripts.values())), connections=1)
+            for proxy in found
             if proxy.name != "aiohttp"
         }
     return {
-        "cpu_us_per_request": cpu,
-        "ratio_to_nginx": {
-            connections: {name: value / each["nginx"] for name, value in each.items()}
-            for connections, each in cpu.items()
-        },
+        "runs": runs,
         "system_calls_per_request": {name: count for name, (count, _) in calls.items()},
         "system_calls": {name: kinds for name, (_, kinds) in calls.items()},
     }
 
 
-def show(figures: dict[str, object], connections: Sequence[int]) -> None:
-    cpu = figures["cpu_us_per_request"]
-    calls = figures["system_calls_per_request"]
-    kinds = figures["system_calls"]
-    assert isinstance(cpu, dict)
-    assert isinstance(calls, dict)
-    assert isinstance(kinds, dict)
-    print("CPU microseconds per request (ratio to nginx), medians")
-    print(f"{'':18}" + "".join(f"{f'c={count}':>18}" for count in connections) + f"{'calls':>9}")
-    for name in cpu[connections[0]]:
-        cells = [
-            f"{cpu[count][name]:.1f} ({cpu[count][name] / cpu[count]['nginx']:.2f})"
-            for count in connections
-        ]
-        called = f"{calls[name]:.2f}" if name in calls else "-"
-        print(f"{name:18}" + "".join(f"{cell:>18}" for cell in cells) + f"{called:>9}")
-    for name, each in kinds.items():
-        print(f"  {name}: {each}")
+def show(figures: dict[str, Any]) -> None:
+    for run in figures["runs"]:
+        before, after = run["load_average"]
+        print(f"{run['traffic']} requests, c={run['connections']}", end="")
+        print(f" (load average {before:.1f} to {after:.1f})")
+        print(f"{'':18}{'CPU us per request':^24}{'ratio to nginx':^22}{'to edge':>9}")
+        for name, us in run["cpu_us_per_request"].items():
+            ratio = run["ratio_to_nginx"][name]
+            to_edge = run["ratio_to_edge"].get(name)
+            print(
+                f"{name:18}{us['median']:7.1f} ({us['min']:.1f} to {us['max']:.1f})".ljust(43),
+                f"{ratio['median']:5.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})".ljust(22),
+                f"{to_edge['median']:8.2f}" if to_edge else "",
+            )
+    for name, count in figures["system_calls_per_request"].items():
+        print(f"{name:18}{count:7.2f} system calls: {figures['system_calls'][name]}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=int, default=1)
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
-    parser.add_argument("--only", nargs="+", help="of the proxies, beside nginx")
+    parser.add_argument("--traffic", nargs="+", choices=list(TRAFFIC), default=list(TRAFFIC))
+    parser.add_argument("--only", nargs="+", default=[], help="of the proxies, beside nginx")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--serve-aiohttp", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -342,7 +393,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(figures, indent=2))
     else:
-        show(figures, arguments.connections)
+        show(figures)
 
 
 if __name__ == "__main__":
