@@ -16,6 +16,7 @@ from agent.label_parsing import parse_labels
 from agent.version_watch import VersionWatch
 from detectors import Monitor
 from exporters.prometheus import Family
+from retrain.ledger import LedgerError
 
 if TYPE_CHECKING:
     from agent.topology import Agent
@@ -131,18 +132,13 @@ class AgentView:
     def families(self) -> Sequence[Family]:
         agent = self._agent
         monitor = agent.intake.monitor
-        stable = agent.controller.facts.stable()
-        retraining = agent.controller.retraining
         if not self._exported:
             # Fixed once known: a series that comes and goes would break `increase()`.
             schema = monitor.schema_learner.schema
             self._exported = agent.config.export.features or schema.names
-        rollout = agent.controller.facts.rollout_figures()
         return families(
             ScrapeInput(
                 model=agent.config.model.name,
-                version=stable["version"],
-                digest=stable["digest"] or "",
                 totals=agent.totals,
                 watches=monitor.watches(),
                 stable=monitor.stable,
@@ -155,14 +151,30 @@ class AgentView:
                 delays=agent.intake.delays,
                 server=agent.server_resources.latest,
                 processes=agent.agent_resources.read(),
-                runs=retraining.runs.totals(),
-                deliveries=retraining.delivery.deliveries,
-                outbox={state.value: n for state, n in retraining.outbox.counts().items()},
-                rollout=None if rollout is None else RolloutFigures(**rollout),
+                deliveries=agent.controller.retraining.delivery.deliveries,
                 rollbacks=agent.controller.facts.rollbacks,
                 provisional=monitor.provisional,
+                **self._from_ledger(),
             )
         )
+
+    def _from_ledger(self) -> dict[str, Any]:
+        """What a scrape shows of the ledger's file. Without it the traffic is still to be seen."""
+        controller = self._agent.controller
+        try:
+            stable = controller.facts.stable()
+            rollout = controller.facts.rollout_figures()
+            counts = controller.retraining.outbox.counts()
+            return {
+                "version": stable["version"],
+                "digest": stable["digest"] or "",
+                "runs": controller.retraining.runs.totals(),
+                "outbox": {state.value: count for state, count in counts.items()},
+                "rollout": None if rollout is None else RolloutFigures(**rollout),
+            }
+        except LedgerError:
+            self._agent.intake.dropped["ledger_unreadable"] += 1
+            return {"version": self._agent.intake.monitor.stable, "digest": ""}
 
     def forget_exported(self) -> None:
         """The configuration was read again: which features are exported is asked anew."""

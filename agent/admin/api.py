@@ -23,6 +23,7 @@ from agent.admin.openapi import OPENAPI
 from agent.admin.page import render_page
 from agent.admin.view import Refused, View
 from exporters.prometheus import registry
+from retrain.ledger import LedgerError
 
 BODY_BYTES_MAX = 1024 * 1024
 LABELS_BYTES_MAX = 16 * 1024 * 1024
@@ -72,7 +73,12 @@ class Api:
         ]
         inside = Starlette(
             routes=_merged(routes),
-            exception_handlers={Refused: _refused, HTTPException: _failed, Exception: _crashed},
+            exception_handlers={
+                Refused: _refused,
+                LedgerError: _no_ledger,
+                HTTPException: _failed,
+                Exception: _crashed,
+            },
         )
         inside.router.redirect_slashes = False
         return Guard(inside, self._gatekeeper)
@@ -269,6 +275,11 @@ async def _refused(_: Request, error: Exception) -> Response:
 async def _failed(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _no_ledger(_: Request, error: Exception) -> Response:
+    """A full disk or a locked file: nothing was done, and the text says what to do about it."""
+    return _error(503, str(error))
 
 
 async def _crashed(_: Request, error: Exception) -> Response:

@@ -1,0 +1,83 @@
+"""What the running agent shows when parts of it cannot be read."""
+
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+import pytest
+
+from agent.admin.api import Api
+from agent.admin.auth import gatekeeper
+from agent.config import load_config
+from agent.topology import Agent
+from retrain.ledger import LedgerError, LedgerReason
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[Agent]:
+    overrides = {"sources.0.upstream": "http://127.0.0.1:9", "state.dir": str(tmp_path / "state")}
+    config = load_config(None, environ={}, overrides=overrides)
+    made = Agent(
+        config,
+        role="all",
+        stable_address="127.0.0.1:9",
+        stable_version="1",
+        tell_supervisor=lambda _: None,
+    )
+    ours, theirs = socket.socketpair()
+    await made.start(channel=ours, admin_socket=str(tmp_path / "a.sock"))
+    yield made
+    await made.stop()
+    theirs.close()
+
+
+def locked(*_: Any, **__: Any) -> NoReturn:
+    raise LedgerError(LedgerReason.LOCKED, "another process holds it")
+
+
+async def test_a_scrape_outlives_the_ledger(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {family.name for family in agent.view.families()}
+    with monkeypatch.context() as broken:
+        broken.setattr(agent.controller.decisions, "read", locked)
+        rest = {family.name for family in agent.view.families()}
+    assert {"remora_rows_total", "remora_sampling_rate"} <= rest < whole
+    drops = next(f for f in agent.view.families() if f.name == "remora_dropped_total")
+    assert "ledger_unreadable" in {labels[-1] for labels, _ in drops.rows}
+
+
+async def test_acting_on_a_locked_ledger_is_answered_503_with_its_mend(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = gatekeeper(agent.config, agent.config.state_dir)
+    application: Any = Api(agent.view, guard).application()
+    token = (agent.config.state_dir / "admin.token").read_text().strip()
+    transport = httpx.ASGITransport(application)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        with monkeypatch.context() as broken:
+            broken.setattr(agent.controller.retraining, "look", locked)
+            answer = await client.post(
+                "/api/v1/trigger",
+                json={"reason": "now"},
+                headers={"authorization": f"Bearer {token}"},
+            )
+    assert answer.status_code == 503
+    assert "another process holds it" in answer.text
+
+
+async def test_history_survives_a_restart_of_the_view(agent: Agent) -> None:
+    agent.view.note(10.0)
+    state = agent.view.state()
+    agent.view.restore(state)
+    assert [point["at"] for point in agent.view.history()["points"]][-1] == 10.0
+
+
+async def test_labels_that_the_store_refuses_are_refused(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agent.admin.view import Refused
+
+    monkeypatch.setattr(agent.intake, "take_labels", lambda _: None)
+    with pytest.raises(Refused):
+        await agent.view.take_labels(b'{"request_id": "a", "label": 1}', "application/json")

@@ -1,0 +1,115 @@
+"""Readings told to others, targets that change, and what is kept no longer than it must be."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from agent.config import Config, load_config
+from agent.webhook_wiring import callback_root, targets
+from detectors import Reading
+from retrain.ledger import LedgerError, LedgerReason
+from retrain.webhooks.outbox import MessageState
+from retrain.webhooks.sign import generate_secret
+from tests.agent.workshop import Workshop
+
+
+def with_targets(workshop: Workshop, *names: str) -> Config:
+    secret = workshop.directory / "secret"
+    secret.write_text(generate_secret() + "\n")
+    secret.chmod(0o600)
+    tree = json.loads((workshop.directory / "remora.yaml").read_text())
+    tree["webhooks"] = {
+        "targets": [
+            {"name": name, "url": "https://ci.example/hook", "secret_file": str(secret)}
+            for name in names
+        ]
+    }
+    path = workshop.directory / "told.yaml"
+    path.write_text(json.dumps(tree))
+    return load_config(path, environ={})
+
+
+@pytest.fixture
+async def workshop(tmp_path: Path) -> AsyncIterator[Workshop]:
+    made = Workshop(tmp_path)
+    made.config = with_targets(made, "one")
+    await made.close()
+    made.controller = made._made()
+    yield made
+    await made.close()
+
+
+def reading(subject: str, state: str) -> Reading:
+    event: dict[str, Any] = {
+        "at": "2026-11-22T21:01:00Z",
+        "row": 1,
+        "kind": "data_drift",
+        "scope": "feature",
+        "subject": subject,
+        "detector": "sr",
+        "state": state,
+        "statistic": 1.0,
+        "threshold": 0.5,
+        "evidence": 9.0,
+        "effect": {"name": "psi", "value": 0.3},
+        "window": {"rows": 10, "from": 1, "to": 10},
+        "reference": "sha256:" + "0" * 64,
+        "version": "1",
+        "explain": "it moved",
+    }
+    return Reading.from_json(event)
+
+
+def pending(workshop: Workshop) -> int:
+    return workshop.controller.retraining.outbox.counts()[MessageState.PENDING]
+
+
+async def test_a_thousand_features_that_drift_are_one_wait_for_the_disk(
+    workshop: Workshop,
+) -> None:
+    retraining = workshop.controller.retraining
+    connection = workshop.controller.decisions._connection
+    commits: list[str] = []
+    connection.set_trace_callback(
+        lambda text: commits.append(text) if text.startswith("COMMIT") else None
+    )
+    retraining.on_readings([reading(f"f{n}", "drift") for n in range(1_000)])
+    connection.set_trace_callback(None)
+    assert len(commits) == 1
+    assert pending(workshop) == 1_000
+
+
+async def test_what_cannot_be_told_is_still_remembered(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> NoReturn:
+        raise LedgerError(LedgerReason.FULL, "the disk is full")
+
+    retraining = workshop.controller.retraining
+    with monkeypatch.context() as broken:
+        broken.setattr(retraining.outbox, "enqueue", full)
+        retraining.on_readings([reading("f0", "drift"), reading("f1", "drift")])
+    assert len(retraining._standing) == 2
+    assert pending(workshop) == 0
+
+
+async def test_warnings_are_not_told(workshop: Workshop) -> None:
+    workshop.controller.retraining.on_readings([reading("f0", "warning")])
+    assert pending(workshop) == 0
+
+
+async def test_a_target_that_was_added_is_told_without_a_restart(workshop: Workshop) -> None:
+    workshop.controller.reconfigure(with_targets(workshop, "one", "two"))
+    workshop.controller.retraining.on_readings([reading("f0", "drift")])
+    listed = workshop.controller.retraining.outbox.listed()
+    assert sorted(message.target for message in listed) == ["one", "two"]
+
+
+def test_the_callback_root_is_made_once_and_is_nobody_elses(workshop: Workshop) -> None:
+    root = callback_root(workshop.config, workshop.state)
+    assert callback_root(workshop.config, workshop.state) == root
+    assert (workshop.state / "callback.secret").stat().st_mode & 0o077 == 0
+    assert set(targets(workshop.config, root)) == {"one"}
