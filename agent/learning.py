@@ -13,6 +13,7 @@ from detectors import ProfileError, Reference, ReferenceBuilder, merge
 from detectors.reference import Task
 
 HELD_LABELS_MAX: Final = 5_000
+SAVED_COLUMNS_MAX: Final = 500
 TASKS: Final[Mapping[TargetKind, Task]] = {"class": "classification", "number": "regression"}
 
 
@@ -82,9 +83,10 @@ class Learning:
     def state(self) -> dict[str, Any] | None:
         """What a restart should not have to learn again; None while that is little.
 
-        Finishing is work, so it is done again only for a tenth more rows.
+        Finishing is work, so it is done again only for a tenth more rows, and not at all for
+        thousands of columns.
         """
-        if self.provisional is None:
+        if self.provisional is None or len(self._learner.schema.names) > SAVED_COLUMNS_MAX:
             return None
         if self._saved is None or self.rows - self._saved.rows >= self._learn_rows / 10:
             self._saved = self.finish()

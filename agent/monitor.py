@@ -61,6 +61,7 @@ class ModelMonitor:
             self._learner, tick_rows=settings.tick_rows, tick_s=settings.tick_s
         )
         self._references: dict[str, Reference] = {}
+        self._texts: dict[Reference, str] = {}
         self._watches: dict[str, VersionWatch] = {}
         self._learning: Learning | None = None
         self._last_tick_at: dict[str, float] = {}
@@ -263,10 +264,7 @@ class ModelMonitor:
         return {
             "stable": self.stable,
             "schema": self._learner.state(),
-            "references": {
-                version: reference.to_bytes().decode()
-                for version, reference in self._references.items()
-            },
+            "references": self._reference_texts(),
             "watches": {version: watch.state() for version, watch in self._watches.items()},
             "learning": None if self._learning is None else self._learning.state(),
             "last_tick_at": dict(self._last_tick_at),
@@ -274,6 +272,13 @@ class ModelMonitor:
             "rows_total": self.rows_total,
             "findings": [reading.to_json() for reading in self.findings],
         }
+
+    def _reference_texts(self) -> dict[str, str]:
+        """Version to its reference as text, written once: it never changes, and is long."""
+        known, self._texts = self._texts, {}
+        for reference in self._references.values():
+            self._texts[reference] = known.get(reference) or reference.to_bytes().decode()
+        return {version: self._texts[r] for version, r in self._references.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a snapshot. What the ledger says of versions is applied afterwards.
@@ -283,7 +288,7 @@ class ModelMonitor:
         """
         stable = str(state["stable"])
         references = {
-            version: Reference.from_bytes(text.encode())
+            version: Reference.from_bytes(str(text).encode())
             for version, text in state["references"].items()
         }
         references = {**self._references, **references}

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ FORMAT: Final = 1
 BYTES_MAX: Final = 256 * 1024 * 1024
 _TREE: Final = "tree"
 _ARRAY: Final = "__array__"
+_PAIRS: Final = "__pairs__"  # of a dictionary whose keys could be taken for one of ours
 _MAGIC: Final = b"remora-snapshot "
 
 
@@ -33,7 +35,9 @@ class Snapshot:
     def save(self, state: dict[str, Any], *, now: float) -> int:
         """Write JSON-able values and numpy arrays, nested as they are; returns the bytes written.
 
-        Raises `OSError` when the disk refuses; the snapshot before stays as it was.
+        Tuples come back as lists, keys as text, numpy's scalars as Python's. Raises `OSError` when
+        the disk refuses, `ValueError` for more than `BYTES_MAX`, `TypeError` for what is neither
+        JSON nor a plain array; the snapshot before stays as it was.
         """
         arrays: dict[str, Any] = {}
         tree = _taken_apart(state, arrays)
@@ -42,9 +46,13 @@ class Snapshot:
         out = io.BytesIO()
         np.savez(out, **arrays)
         body = out.getvalue()
+        if len(body) > BYTES_MAX:
+            raise ValueError(f"a snapshot of {len(body)} bytes, at most {BYTES_MAX} are read back")
         digest = hashlib.sha256(body).hexdigest().encode()
         temporary = self._path.with_suffix(".new")
-        with open(temporary, "wb") as file:
+        # Names of categories are in it: nobody else's business.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "wb") as file:
             file.write(_MAGIC + digest + b"\n" + body)
             file.flush()
             os.fsync(file.fileno())
@@ -58,12 +66,12 @@ class Snapshot:
             return self._read()
         except FileNotFoundError:
             pass
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:
             self._refuse(str(error))
         return None
 
     def _read(self) -> tuple[dict[str, Any], float]:
-        if self._path.stat().st_size > BYTES_MAX:
+        if self._path.stat().st_size > BYTES_MAX + len(_MAGIC) + 65:
             raise ValueError(f"larger than {BYTES_MAX} bytes")
         head, _, body = self._path.read_bytes().partition(b"\n")
         digest = hashlib.sha256(body).hexdigest().encode()
@@ -90,11 +98,14 @@ class Snapshot:
 def _taken_apart(value: Any, arrays: dict[str, Any]) -> Any:
     """The value with each array replaced by the name it is stored under."""
     if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            raise TypeError("an array of objects would have to be unpickled")
         name = f"a{len(arrays)}"
         arrays[name] = value
         return {_ARRAY: name}
     if isinstance(value, dict):
-        return {str(key): _taken_apart(item, arrays) for key, item in value.items()}
+        parts = {str(key): _taken_apart(item, arrays) for key, item in value.items()}
+        return {_PAIRS: list(parts.items())} if {_ARRAY, _PAIRS} & parts.keys() else parts
     if isinstance(value, list | tuple):
         return [_taken_apart(item, arrays) for item in value]
     if isinstance(value, np.generic):
@@ -106,7 +117,8 @@ def _put_together(value: Any, arrays: Any) -> Any:
     if isinstance(value, dict):
         if set(value) == {_ARRAY}:
             return arrays[value[_ARRAY]]
-        return {key: _put_together(item, arrays) for key, item in value.items()}
+        pairs = value[_PAIRS] if set(value) == {_PAIRS} else value.items()
+        return {key: _put_together(item, arrays) for key, item in pairs}
     if isinstance(value, list):
         return [_put_together(item, arrays) for item in value]
     return value

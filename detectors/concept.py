@@ -270,7 +270,7 @@ class ErrorRateDetector:
         return [self._recovered("down" if self._was_up else "up", level)]
 
     def _effect(self, side: _Side) -> float:
-        """What two standard errors leave of the change: an alarm picks the worst stretch of rows."""
+        """What two standard errors leave of the change: an alarm picks the worst stretch."""
         errors, rows = side.level
         if not rows:
             return 0.0

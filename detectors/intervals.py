@@ -31,10 +31,11 @@ def share_of(part: float, whole: float, effective: float, rows: int) -> Estimate
 
 
 def around(value: float, half: float, rows: int) -> Estimate:
+    """A figure that is never negative, give or take `half`."""
     return Estimate(value=value, lower=max(0.0, value - half), upper=value + half, rows=rows)
 
 
 def smooth_variance(part: float, whole: float) -> float:
-    """A share of 0 or 1 seen in few rows is not known exactly: Agresti-Coull's rows more."""
+    """The variance of a share; one of 0 or 1 seen in few rows is not known exactly."""
     smooth = (min(part, whole) + 2.0) / (whole + 4.0)
     return smooth * (1.0 - smooth) / (whole + 4.0)
