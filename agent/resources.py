@@ -13,7 +13,10 @@ import psutil
 from agent.config import Config
 from agent.edge.settings import split_address
 
-LOOPBACK = ("127.", "::1", "unix:")
+LOOPBACK = ("127.", "::1", "localhost")
+NO_PERMISSION = (
+    "no permission to read its process: share the process namespace, and run as its user"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +58,11 @@ class ServerResources:
 
     def look_at(self, address: str) -> None:
         """The stable model is served elsewhere now."""
-        if self._target.pid is None and self._target.name is None:
-            self._target = address_target(address)
+        if self._target.pid is not None or self._target.name is not None:
+            return
+        target = address_target(address)
+        if target.why_not is None or self._target.port is None:
+            self._target = target
             self._process = None
 
     def read(self, now: float) -> Resources:
@@ -68,8 +74,7 @@ class ServerResources:
             self._process = None
             self.latest = Resources(absent={"server": "its process has just ended"})
         except psutil.AccessDenied:
-            why = "no permission to read its process; share the process namespace, run as its user"
-            self.latest = Resources(absent={"server": why})
+            self.latest = Resources(absent={"server": NO_PERMISSION})
         return self.latest
 
     def _read(self) -> Resources:
@@ -77,6 +82,7 @@ class ServerResources:
         if process is None:
             return Resources(absent={"server": self._target.why_not or "no such process"})
         family = [process, *process.children(recursive=True)]
+        self._settle({(member.pid, member.create_time()) for member in family})
         values: dict[str, float] = {"memory_bytes": 0.0, "threads": 0.0, "fds": 0.0}
         absent: dict[str, str] = {"network": "the kernel counts bytes per interface, not process"}
         for member in family:
@@ -103,13 +109,16 @@ class ServerResources:
             absent["fds"] = "only its own user may count a process' descriptors"
 
     def _find(self) -> psutil.Process | None:
-        if self._process is not None and self._process.is_running():
+        if self._process is not None and _lives(self._process):
             return self._process
-        # Whoever is gone used what it used: the counter must not fall.
-        self._cpu_before_s += sum(self._cpu_s.values())
-        self._cpu_s.clear()
+        self._settle(set())
         self._process = find_process(self._target)
         return self._process
+
+    def _settle(self, alive: set[tuple[int, float]]) -> None:
+        """Whoever is gone used what it used: the counter must not fall."""
+        for gone in self._cpu_s.keys() - alive:
+            self._cpu_before_s += self._cpu_s.pop(gone)
 
 
 def address_target(address: str) -> Target:
@@ -117,15 +126,30 @@ def address_target(address: str) -> Target:
     if address.startswith("unix:"):
         return Target(why_not="behind a Unix socket: set resources.pid or resources.name")
     host, port = split_address(address)
-    if not host.startswith(LOOPBACK):
+    if not host.startswith(LOOPBACK) and host not in _own_addresses():
         return Target(why_not=f"it runs elsewhere ({host}): set resources.pid or resources.name")
     return Target(port=port)
 
 
+def _own_addresses() -> set[str]:
+    return {address.address for many in psutil.net_if_addrs().values() for address in many}
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Not ended, and no zombie that only waits to be counted."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def find_process(target: Target) -> psutil.Process | None:
-    """The process meant, or None. Of several with a name, the one that started first."""
+    """The process meant, or None. Of several with a name, the one that started first.
+
+    Raises `psutil.AccessDenied` when somebody listens on the port whom we may not see.
+    """
     if target.pid is not None:
-        return psutil.Process(target.pid) if psutil.pid_exists(target.pid) else None
+        return _process(target.pid)
     if target.name is not None:
         named = [p for p in psutil.process_iter(["name", "create_time"]) if _called(p, target.name)]
         return min(named, key=lambda p: float(p.info["create_time"]), default=None)
@@ -140,16 +164,25 @@ def _called(process: psutil.Process, name: str) -> bool:
 
 def _listening(port: int) -> psutil.Process | None:
     """The oldest process that listens on the port: forked workers share their parent's socket."""
-    pids = {
-        connection.pid
+    listeners = [
+        connection
         for connection in psutil.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
         and connection.laddr
         and connection.laddr.port == port
-        and connection.pid is not None
-    }
-    processes = [psutil.Process(pid) for pid in pids]
+    ]
+    found = {connection.pid for connection in listeners if connection.pid is not None}
+    if listeners and not found:
+        raise psutil.AccessDenied()
+    processes = [process for pid in found if (process := _process(pid)) is not None]
     return min(processes, key=lambda p: p.create_time(), default=None)
+
+
+def _process(pid: int) -> psutil.Process | None:
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
 
 
 class AgentResources:

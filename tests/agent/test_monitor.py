@@ -271,6 +271,7 @@ def test_missing_constant_and_new_categories() -> None:
     assert all("gig" not in json.dumps(reading.to_json()) for reading in found)
 
 
+@pytest.mark.slow
 def test_thousands_of_columns() -> None:
     settings_ = replace(SMALL, tick_rows=100, learn_rows=200, provisional_rows=10**6)
     watching = monitor(settings_)
