@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from agent.config import Config
+from agent.desired_route import desired_route
 from agent.labels import Joined
 from agent.monitor import ModelMonitor
 from agent.outcome_order import InOrder
@@ -30,7 +31,7 @@ from agent.release_rules import (
 )
 from agent.slots import Slots, verified
 from agent.sources.proxy import Outcome as EdgeOutcome
-from agent.sources.proxy import Route, Upstream
+from agent.sources.proxy import Route
 from detectors import Reference
 from retrain.analysis import Analysis, Arm
 from retrain.assessment import Assessment
@@ -372,33 +373,15 @@ class Release:
 
     def route_again(self) -> None:
         """The desired route, with its lease renewed: at each tick and to each new edge."""
-        stable = self.registry.stable()
-        if stable is None or stable.digest is None:
-            return
-        rollout = self._flying()
-        generation = self.registry.generation()
-        candidate: Upstream | None = None
-        weight = 0.0
-        if rollout is not None:
-            # During the bake the old model stays known at weight 0: requests are still watched.
-            other = rollout.stable_slot if rollout.promoted else rollout.candidate_slot
-            digest = rollout.stable if rollout.promoted else rollout.candidate
-            address = self._slots.address(other)
-            if other != stable.name and address is not None:
-                candidate = Upstream(address=address, version=self._label(digest))
-                weight = 0.0 if rollout.promoted else rollout.weight
-        address = self._slots.address(stable.name)
-        if address is None:
-            return
-        self._send_route(
-            Route(
-                generation=generation,
-                stable=Upstream(address=address, version=self._label(stable.digest)),
-                candidate=candidate,
-                weight=weight,
-                lease_s=self._config.rollout.lease_s,
-            )
+        route = desired_route(
+            self.registry,
+            self._slots,
+            self._flying(),
+            label=self._label,
+            lease_s=self._config.rollout.lease_s,
         )
+        if route is not None:
+            self._send_route(route)
 
     def _label(self, digest: str) -> str:
         label = self._labels.get(digest)
