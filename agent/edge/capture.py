@@ -95,38 +95,34 @@ class Capture:
         if not 0.0 <= rate <= 1.0:
             raise ValueError(f"sampling rate {rate} is not between 0 and 1")
         # 64 bytes are blake2b's longest key.
-        self._keyed = blake2b(digest_size=8, key=salt[:64], person=b"keep")
+        self._copy_keyed = blake2b(digest_size=8, key=salt[:64], person=b"keep").copy
         self.on = rate > 0.0
         self._below = int(rate * _HASHES)
         self._weight = 1.0 / rate if rate else 0.0
 
-    def begin(self, id: bytes) -> Tape | None:
+    def begin(self, id: bytes, request: bytes = b"") -> Tape | None:
         """A tape when the exchange with this id is to be kept."""
         try:
-            return self._begin(id)
+            below = self._below
+            if below < _HASHES:
+                hash = self._copy_keyed()  # two thirds of the cost of one made with its key
+                hash.update(id)
+                if _number(hash.digest())[0] >= below:
+                    return None
+            if self.held_bytes >= self.total_bytes_max:
+                self._counters.drop("capture_memory")
+                return None
+            tape = Tape()  # a constructor of its own would double the cost
+            tape._capture = self
+            tape.weight = self._weight
+            tape.request = []
+            tape.response = []
+            tape.request_bytes = tape.response_bytes = 0
+            tape.request_cut = tape.response_cut = False
         except Exception:
             self.failed()
             return None
-
-    def _begin(self, id: bytes) -> Tape | None:
-        below = self._below
-        if below < _HASHES:
-            if not below:
-                return None
-            hash = self._keyed.copy()  # two thirds of the cost of one made with its key
-            hash.update(id)
-            if _number(hash.digest())[0] >= below:
-                return None
-        if self.held_bytes >= self.total_bytes_max:
-            self._counters.drop("capture_memory")
-            return None
-        tape = Tape()  # a constructor of its own would double the cost
-        tape._capture = self
-        tape.weight = self._weight
-        tape.request = []
-        tape.response = []
-        tape.request_bytes = tape.response_bytes = 0
-        tape.request_cut = tape.response_cut = False
+        tape.add_request(request)
         return tape
 
     def fit(self, data: bytes, have: int) -> tuple[bytes, bool]:

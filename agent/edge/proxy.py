@@ -200,9 +200,7 @@ class Client(InFlight):
             upstream.client = self
             upstream.write(data)
         if edge.capture.on:
-            tape = self._tape = edge.capture.begin(id)
-            if tape is not None:
-                tape.add_request(data)
+            self._tape = edge.capture.begin(id, data)
 
     def _pick(self, key: bytes, now: float) -> "Slot":
         router = self._edge.router
@@ -301,8 +299,8 @@ class Client(InFlight):
         self.write_bytes(data)
         tape = self._tape
         if tape is not None:
-            tape.add_response(data)
             assert self.head is not None
+            tape.add_response(data)
             self._keep(tape, self.head, OK, duration_s, duration_s)
         self._cell.answered(head.code, duration_s)
         self.head = self._sent = self._upstream = None
