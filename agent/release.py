@@ -251,8 +251,8 @@ class Release:
             analysis.observe(
                 outcomes_of(
                     outcomes,
-                    candidate=self._label(rollout.candidate),
-                    stable=self._label(rollout.stable),
+                    candidate=self.label(rollout.candidate),
+                    stable=self.label(rollout.stable),
                     clustered=self._config.rollout.client_key is not None,
                 )
             )
@@ -261,14 +261,14 @@ class Release:
         """Labels of either arm."""
         rollout, analysis = self._flying(), self._analysis
         if rollout is not None and analysis is not None:
-            candidate, stable = self._label(rollout.candidate), self._label(rollout.stable)
+            candidate, stable = self.label(rollout.candidate), self.label(rollout.stable)
             analysis.observe_losses(losses_of(joined, candidate=candidate, stable=stable))
 
     def on_invalid_output(self, version: str, what: str) -> None:
         """A model answered NaN or infinity."""
         rollout, analysis = self._flying(), self._analysis
         if rollout is not None and analysis is not None:
-            arm: Arm = "candidate" if version == self._label(rollout.candidate) else "stable"
+            arm: Arm = "candidate" if version == self.label(rollout.candidate) else "stable"
             analysis.observe_invalid_output(arm, what)
 
     async def tick(self) -> None:
@@ -300,7 +300,7 @@ class Release:
             case StartSlot():
                 self._begin(self._start_slot(command))
             case StopSlot(slot=slot):
-                self._begin(self._stop_slot(slot))
+                self._begin(self._slots.stop(slot))
             case SetWeights() | BeginStep():
                 if isinstance(command, BeginStep) and self._analysis is not None:
                     self._analysis.begin_step(
@@ -323,7 +323,7 @@ class Release:
     def _use_reference(self, digest: str) -> None:
         """Detection goes on against what this version was made from; nothing stays latched."""
         version = self.registry.version(digest)
-        label = self._label(digest)
+        label = self.label(digest)
         self._monitor.install(label, None if version is None else reference_in(version))
         self._monitor.make_stable(label)
         self._on_stable_changed()
@@ -331,7 +331,7 @@ class Release:
     def _announce_stable(self) -> None:
         stable = self.registry.stable()
         assert stable is not None
-        label = self._label(stable.digest or "")
+        label = self.label(stable.digest or "")
         address = self._slots.address(stable.name)
         self._tell_supervisor({"type": "stable", "address": address, "version": label})
         self.route_again()
@@ -366,9 +366,6 @@ class Release:
             return
         self.apply(SlotReady(slot=command.slot, digest=command.digest))
 
-    async def _stop_slot(self, slot: Any) -> None:
-        await self._slots.stop(slot)
-
     # The route.
 
     def route_again(self) -> None:
@@ -377,13 +374,14 @@ class Release:
             self.registry,
             self._slots,
             self._flying(),
-            label=self._label,
+            label=self.label,
             lease_s=self._config.rollout.lease_s,
         )
         if route is not None:
             self._send_route(route)
 
-    def _label(self, digest: str) -> str:
+    def label(self, digest: str) -> str:
+        """The version label of a digest: what metrics and routes call it."""
         label = self._labels.get(digest)
         if label is None:
             version = self.registry.version(digest)
@@ -399,8 +397,4 @@ class Release:
 
     def names(self, digest: str, name: str) -> bool:
         """Whether people may mean this digest by `name`."""
-        return name in (digest, self._label(digest))
-
-    def label(self, digest: str) -> str:
-        """The version label of a digest: what metrics and routes call it."""
-        return self._label(digest)
+        return name in (digest, self.label(digest))
