@@ -57,12 +57,12 @@ rollout:
   candidate:
     start: ["{python}", "-m", "agent.demo.server", "--artifact", "{{artifact}}",
             "--port", "{{port}}", "--name", "income", "--faults", "{faults}"]
-  steps: [0.1, 0.3]
+  steps: [0.2, 0.5]
   step_requests_min: 50
   promote_requests_min: 200
   step_s_min: 2
   total_s_min: 4
-  duration_s_max: 60
+  duration_s_max: 120
   delta: {{error: 0.005, slow: 0.3, quality: 0.02}}
   margin: {{error: 0.04, slow: 0.9, quality: 0.05}}
   bake_s: 6
