@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import structlog
 
+from agent.concept_child import AdwinChange, adwin_reading, error_bits
 from agent.config import Config
 from agent.decoders.catalog import decoders
 from agent.decoders.decoder import DecodeError, DecodeLimits, DecoderSettings, JsonPathSettings
@@ -75,6 +76,8 @@ class Intake:
         self.delays = Delays(counts=[0] * (len(DELAY_BOUNDS_S) + 1))
         self.last_errors: deque[str] = deque(maxlen=20)
         self._expire_at = 0.0
+        # Where error bits go as well, when a second opinion on concept drift is wanted.
+        self.feed_concept: Callable[[str, bytes], object] | None = None
 
     def take(self, exchange: Exchange) -> None:
         """One exchange from a source; nothing that is wrong with it escapes."""
@@ -125,8 +128,27 @@ class Intake:
         for row in joined:
             if row.old_label is None:
                 self.delays.add(row.delay_s)
+        if self.feed_concept is not None:
+            for version, bits in error_bits(joined).items():
+                self.feed_concept(version, bits)
         readings = self.monitor.take_labelled(joined, self._clock())
         self._on_labelled(joined, readings)
+
+    def take_concept_change(self, change: AdwinChange) -> None:
+        """What the child found joins the readings of its version, when it is a change of state."""
+        watch = self.monitor.watch(change.version)
+        if watch is None:
+            return
+        reading = adwin_reading(
+            change,
+            labelled_rows=watch.labelled_rows,
+            reference=watch.reference.digest,
+            at=self._clock(),
+        )
+        if reading.state is not watch.adwin_state:
+            watch.adwin_state = reading.state
+            self.monitor.findings.append(reading)
+            self._on_labelled((), (reading,))
 
     def _stored(self, call: Callable[[], T]) -> T | None:
         """A full or locked disk costs labels, counted; it does not stop the watching.

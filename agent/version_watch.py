@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from agent.batch import Batch
-from agent.labels import Joined, LabelValue
+from agent.labels import Joined
 from agent.schema import Column
 from detectors import Monitor, Reading, Reference, build_reference
 from detectors.concept import ConceptChange, ErrorRateDetector
@@ -90,6 +90,7 @@ class VersionWatch:
         )
         self.residual: Monitor | None = None
         self._residuals: list[float] = []
+        self.adwin_state = State.OK  # what the child said last, where there is one
         self.quality: Quality | None = None
         self.rows = 0
         self.labelled_rows = 0
@@ -131,12 +132,7 @@ class VersionWatch:
         for row in joined:
             if row.prediction is not None:
                 self._score(row)
-        # A correction is no new evidence, and a model that said nothing made no error.
-        evidence = [
-            row
-            for row in joined
-            if row.old_label is None and row.uniform and row.prediction is not None
-        ]
+        evidence = [row for row in joined if is_evidence(row)]
         if self.quality is None or not evidence:
             return []
         if self.quality.task == "regression":
@@ -146,7 +142,7 @@ class VersionWatch:
         for start in range(0, len(evidence), CONCEPT_ROWS):
             rows = evidence[start : start + CONCEPT_ROWS]
             self.labelled_rows += len(rows)
-            errors = sum(not _same(row.prediction, row.label) for row in rows)
+            errors = sum(map(is_error, rows))
             share = ticks * len(rows) / len(evidence)
             changes = self.concept.update(rows=len(rows), errors=errors, ticks=share)
             readings += [self._concept_reading(change, at) for change in changes]
@@ -328,8 +324,14 @@ def _residual(row: Joined) -> float | None:
         return None
 
 
-def _same(predicted: LabelValue | None, truth: LabelValue) -> bool:
-    return predicted is not None and class_name(predicted) == class_name(truth)
+def is_evidence(row: Joined) -> bool:
+    """A correction is no new evidence, and a model that said nothing made no error."""
+    return row.old_label is None and row.uniform and row.prediction is not None
+
+
+def is_error(row: Joined) -> bool:
+    """Whether the model's class is another than the label's."""
+    return row.prediction is None or class_name(row.prediction) != class_name(row.label)
 
 
 def features(batch: Batch) -> dict[str, Column]:

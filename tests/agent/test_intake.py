@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import orjson
 import pytest
 
+from agent.concept_child import AdwinChange
 from agent.config import Config
 from agent.exchange import Exchange
 from agent.intake import DELAY_BOUNDS_S, EXPIRE_EVERY_S, Intake, monitor_settings, schema_settings
@@ -241,3 +243,22 @@ def test_the_budget_is_configured() -> None:
     assert made.watch.replicas == 4
     assert made.watch.effect == {"psi": 0.3, "ks": 0.1}
     assert made.watch.budget(1.0) == 0.25
+
+
+def test_a_second_opinion_on_concept_drift_joins_the_readings(house: Build) -> None:
+    it = house(reference())
+    fed: list[tuple[str, bytes]] = []
+    it.intake.feed_concept = lambda version, bits: fed.append((version, bits))
+    for number in range(10):
+        it.predict(f"r-{number}", [[1.0, "nurse"]], ["yes"])
+    it.intake.take_labels(
+        [Label(request_id=f"r-{n}", label="no" if n else "yes") for n in range(3)]
+    )
+    assert fed == [("v1", b"\0\1\1")]
+    change = AdwinChange(version="v1", before=0.1, after=0.3, rows=2, seen=3)
+    it.intake.take_concept_change(change)
+    [reading] = it.readings
+    assert (reading.detector, reading.row, reading.at) == ("adwin", 3, it.now)
+    assert list(it.intake.monitor.findings)[-1] == reading
+    it.intake.take_concept_change(replace(change, version="gone"))
+    assert len(it.readings) == 1
