@@ -38,14 +38,15 @@ BUFFER_BYTES: Final = 262_144
 EFFECT_MIN: Final = 0.02
 MISSING_EXTRA: Final = 2  # exit status: restarting would not help
 STOP_S: Final = 2.0
+ROWS_MIN: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdwinChange:
     """ADWIN cut its window, or came back: the rate over the `rows` rows it kept, and `before`.
 
-    A step comes as several cuts, of which each keeps less of the past: `before` is the rate before
-    the first of them, until one is back near it.
+    A step comes as several changes: `before` is the rate before the first of them, until one is
+    back near it.
     """
 
     version: str
@@ -258,8 +259,10 @@ class _Watched:
         self.seen += 1
         before, after = was if self.origin is None else self.origin, float(self.adwin.estimation)
         back, is_drift = _is_back(before, after), after - before >= EFFECT_MIN
-        # What a cut has begun may grow or end without another one.
+        # What a cut has begun may grow or end without another one. river begins a new window after
+        # each, whose first rows say little.
         told = self.origin is None or (not back and self.told_drift >= is_drift)
+        told = told or self.adwin.width < ROWS_MIN
         if told and not self.adwin.drift_detected:
             return None
         self.origin = None if back else before
