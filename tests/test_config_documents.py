@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -43,7 +43,11 @@ def keys_in(tree: Any, prefix: str = "") -> Iterator[str]:
 
 
 def is_secret(key: str) -> bool:
-    return takes_secret(tuple(0 if part == "*" else part for part in key.split(".")))
+    return takes_secret(path_of(key))
+
+
+def path_of(key: str) -> tuple[str | int, ...]:
+    return tuple(0 if part == "*" else part for part in key.split("."))
 
 
 def test_the_annotated_file_has_every_key_and_a_word_about_each() -> None:
@@ -77,12 +81,22 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
         key = f"{prefix}{field.alias or name}"
         if prefix and not is_secret(key):
             default = "required" if field.is_required() else _shown(field.default)
-            yield f"| `{key}` | {default} | {field.description} |"
-        path = tuple(0 if part == "*" else part for part in key.split("."))
+            yield f"| `{key}` | {default} | {field.description}{allowed_at(key)} |"
+        path = path_of(key)
         for below, kinds in ((key, kinds_at(path)), (f"{key}.*", kinds_at((*path, 0)))):
             for kind in kinds:
                 if isinstance(kind, type) and issubclass(kind, BaseModel):
                     yield from _rows(kind, f"{below}.")
+
+
+def allowed_at(key: str) -> str:
+    """The values of a key, or of the items of its list, where they are a closed set."""
+    for path, words in ((path_of(key), "One of"), ((*path_of(key), 0), "Any of")):
+        kinds = [kind for kind in kinds_at(path) if get_origin(kind) is Literal]
+        values = dict.fromkeys(str(value) for kind in kinds for value in get_args(kind))
+        if values:
+            return f" {words if len(values) > 1 else 'Only'}: {', '.join(values)}."
+    return ""
 
 
 def _shown(default: object) -> str:

@@ -137,4 +137,4 @@ class SamplingConfig(Section):
     rate: Share = 1.0
     """Share of exchanges that are copied for analysis."""
     rate_min: PositiveShare = Field(default=0.001)
-    """How far the governor may lower the rate when the budget is short."""
+    """How far the rate may be lowered under load; nothing in this version lowers it yet."""
