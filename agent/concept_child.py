@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
@@ -43,17 +43,14 @@ ROWS_MIN: Final = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdwinChange:
-    """ADWIN cut its window, or came back: the rate over the `rows` rows it kept, and `before`.
-
-    A step comes as several changes: `before` is the rate before the first of them, until one is
-    back near it.
-    """
+    """A change of mind about one version: the error rate before the drift, and now."""
 
     version: str
+    state: Literal["ok", "warning", "drift"]
     before: float
     after: float
-    rows: int
-    seen: int  # rows of that version since the child started
+    rows: int  # in the window that `after` is the mean of
+    seen: int  # of that version since the child started
 
 
 class ConceptChild:
@@ -208,13 +205,10 @@ def error_bits(joined: "Sequence[Joined]") -> Mapping[str, bytes]:
 def adwin_reading(
     change: AdwinChange, *, labelled_rows: int, reference: str, at: float | None
 ) -> "Reading":
-    """A change as everybody hears of it: a rise is drift, a small one a warning, a return ok."""
+    """A change as everybody else hears of it."""
     from detectors.reading import Effect, Kind, Reading, Scope, State, Window
 
     effect = change.after - change.before
-    state = State.DRIFT if effect >= EFFECT_MIN else State.WARNING
-    if _is_back(change.before, change.after):
-        state = State.OK
     return Reading(
         at=at,
         row=labelled_rows,
@@ -222,7 +216,7 @@ def adwin_reading(
         scope=Scope.MODEL,
         subject="error_rate",
         detector="adwin",
-        state=state,
+        state=State(change.state),
         statistic=abs(effect),
         threshold=EFFECT_MIN,
         evidence=None,
@@ -240,35 +234,49 @@ def adwin_reading(
 # The child.
 
 
-def _is_back(before: float, after: float) -> bool:
-    return after - before < EFFECT_MIN / 2
-
-
 @dataclass(slots=True)
 class _Watched:
-    """One version's ADWIN, the rows it has seen, and the rate before the changes it is in."""
+    """One version's ADWIN, the rows it has seen, and the rate before the drift it is in.
+
+    A cut says that the rate rose, and little of how far: it is made early, and river begins a new
+    window after it. That window says the rest once it is long enough.
+    """
 
     adwin: Any
     seen: int = 0
     origin: float | None = None
-    told_drift: bool = False
+    is_drift: bool = False
 
     def take(self, version: str, bit: int) -> AdwinChange | None:
         was = float(self.adwin.estimation)
         self.adwin.update(bit)
         self.seen += 1
-        before, after = was if self.origin is None else self.origin, float(self.adwin.estimation)
-        back, is_drift = _is_back(before, after), after - before >= EFFECT_MIN
-        # What a cut has begun may grow or end without another one. river begins a new window after
-        # each, whose first rows say little.
-        told = self.origin is None or (not back and self.told_drift >= is_drift)
-        told = told or self.adwin.width < ROWS_MIN
-        if told and not self.adwin.drift_detected:
+        now, rows = float(self.adwin.estimation), int(self.adwin.width)
+        if self.origin is None:
+            if not self.adwin.drift_detected or now <= was:
+                return None  # a model that became better is no drift
+            self.origin, self.is_drift = was, now - was >= EFFECT_MIN
+        elif rows < ROWS_MIN or self.adwin.drift_detected:
             return None
-        self.origin = None if back else before
-        self.told_drift = is_drift or (self.told_drift and not back)
-        rows = int(self.adwin.width)
-        return AdwinChange(version=version, before=before, after=after, rows=rows, seen=self.seen)
+        elif now - self.origin >= EFFECT_MIN and not self.is_drift:
+            self.is_drift = True
+        elif now - self.origin >= EFFECT_MIN / 2:
+            return None
+        else:
+            change = AdwinChange(
+                version=version, state="ok", before=self.origin, after=now, rows=rows,
+                seen=self.seen,
+            )  # fmt: skip
+            self.origin = None
+            return change
+        return AdwinChange(
+            version=version,
+            state="drift" if self.is_drift else "warning",
+            before=self.origin,
+            after=now,
+            rows=rows,
+            seen=self.seen,
+        )
 
 
 class _Detectors:

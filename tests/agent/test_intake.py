@@ -255,10 +255,11 @@ def test_a_second_opinion_on_concept_drift_joins_the_readings(house: Build) -> N
         [Label(request_id=f"r-{n}", label="no" if n else "yes") for n in range(3)]
     )
     assert fed == [("v1", b"\0\1\1")]
-    change = AdwinChange(version="v1", before=0.1, after=0.3, rows=2, seen=3)
+    change = AdwinChange(version="v1", state="drift", before=0.1, after=0.3, rows=2, seen=3)
     it.intake.take_concept_change(change)
     [reading] = it.readings
     assert (reading.detector, reading.row, reading.at) == ("adwin", 3, it.now)
     assert list(it.intake.monitor.findings)[-1] == reading
+    it.intake.take_concept_change(change)  # the same state again is no news
     it.intake.take_concept_change(replace(change, version="gone"))
     assert len(it.readings) == 1
