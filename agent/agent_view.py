@@ -45,7 +45,7 @@ class AgentView:
         controller = agent.controller
         reference = monitor.reference(monitor.stable)
         watch = self._watch()
-        states = Counter(state.value for state in watch.data.states().values()) if watch else {}
+        states = _states(watch)
         return {
             "model": agent.config.model.name,
             "stable": controller.facts.stable(),
@@ -65,6 +65,7 @@ class AgentView:
             if reference is not None
             else {"rows": monitor.learnt_rows, "of": monitor.settings.learn_rows},
             "sampling": {"rate": agent.config.sampling.rate},
+            "upstream": agent.upstream.state,
             "rows_total": monitor.rows_total,
             "requests_total": agent.totals.requests,
             "drops": dict(self._drops()),
@@ -325,6 +326,18 @@ def _quality(watch: VersionWatch | None) -> Json:
         }
         for name, estimate in watch.metrics().items()
     }
+
+
+def _states(watch: VersionWatch | None) -> Counter[str]:
+    """Subjects by state: features, the prediction, and the error rate where labels come."""
+    states: Counter[str] = Counter()
+    if watch is None:
+        return states
+    for _, monitor in _monitors(watch):
+        states.update(state.value for state in monitor.states().values())
+    if watch.labelled_rows:
+        states[str(watch.concept.status)] += 1
+    return states
 
 
 def _failed(code: str) -> bool:

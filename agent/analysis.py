@@ -146,6 +146,8 @@ def main() -> int:
     parser.add_argument("--control-fd", type=int, required=True)
     args = parser.parse_args()
     start_logs(process=args.name)
+    # Labels, predictions and captured rows are nobody else's to read.
+    os.umask(0o077)
     name_process(args.name)
     with suppress(OSError):
         os.nice(NICE)

@@ -216,7 +216,7 @@ def _figures(pid: int) -> dict[str, float]:
         with process.oneshot():
             times = process.cpu_times()
             return {
-                "pid": float(pid),
+                "pid": pid,
                 "cpu_s": times.user + times.system,
                 "memory_bytes": float(process.memory_info().rss),
             }

@@ -99,6 +99,8 @@ class Supervisor:
             upstream=self._stable["address"],
             model=self._config.model.name,
             role=self._role,
+            page=f"http://{self._config.admin.listen}/",
+            token_file=self._token_file(),
         )
         tasks = [
             loop.create_task(self._edge.keep_alive()),
@@ -133,6 +135,13 @@ class Supervisor:
     def _clean_up(self) -> None:
         Path(self._backend).unlink(missing_ok=True)
         self._run_dir.rmdir()
+
+    def _token_file(self) -> str:
+        """Where the operator's token is, for whoever starts the agent for the first time."""
+        admin = self._config.admin
+        if admin.tokens or admin.token is not None:
+            return "as configured"
+        return str(admin.token_file or self._config.state_dir / "admin.token")
 
     # What the children are told.
 

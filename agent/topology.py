@@ -34,6 +34,7 @@ from agent.monitor import Tick
 from agent.resources import AgentResources, ServerResources
 from agent.sources.proxy import EdgeChannel, EdgeCounters, Outcome
 from agent.state import Snapshot
+from agent.upstream_watch import UpstreamWatch
 from detectors import Reading, Reference
 
 log = structlog.get_logger("remora.analysis")
@@ -66,6 +67,7 @@ class Agent:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _locked(state_dir)
         self.totals = EdgeTotals()
+        self.upstream = UpstreamWatch()
         self._salt = _salt(state_dir / "sampling.salt")
         self.intake = Intake(
             config,
@@ -214,6 +216,7 @@ class Agent:
 
     def _on_counters(self, counters: EdgeCounters) -> None:
         self.totals.take(counters)
+        self.upstream.look(self.totals)
         self.controller.on_generation(counters.generation, counters.weight)
 
     def _on_outcomes(self, outcomes: Sequence[Outcome]) -> None:

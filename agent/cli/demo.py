@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import importlib.util
+import signal
 import tempfile
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--keep",
         action="store_true",
-        help="leave everything running and on disk at the end, until Ctrl-C",
+        help="leave everything running at the end, until Ctrl-C",
     )
 
 
@@ -45,6 +46,10 @@ async def _demo(*, keep: bool) -> int:
     from agent.demo.story import Story, remove
     from agent.demo.timeline import Timeline
 
+    # Whoever ends us by SIGTERM wants everything ended that we started, too.
+    loop, ourselves = asyncio.get_running_loop(), asyncio.current_task()
+    assert ourselves is not None
+    loop.add_signal_handler(signal.SIGTERM, ourselves.cancel)
     directory = Path(tempfile.mkdtemp(prefix="remora-demo-"))
     timeline = Timeline(Console(highlight=False))
     stage = Stage(directory)
@@ -53,7 +58,7 @@ async def _demo(*, keep: bool) -> int:
     try:
         code = await story.tell()
         if keep:
-            timeline.say(f"kept running; files in {directory}; Ctrl-C ends it")
+            timeline.say(f"kept running; files in {directory} until then; Ctrl-C ends it")
             await asyncio.Event().wait()
     except StageError as error:
         keep = True
@@ -64,9 +69,9 @@ async def _demo(*, keep: bool) -> int:
     finally:
         await story.close()
         await asyncio.to_thread(stage.close)
-        if code == 0 and not keep:
+        if code == 0:
             remove(directory)
-        elif code != 0:
+        else:
             timeline.say(f"logs are in {directory}")
     failed = len(timeline.failures)
     timeline.console.print(

@@ -8,8 +8,33 @@ Json = dict[str, Any]
 
 
 def canary_progress(status: Json) -> tuple[float, float]:
+    """How far a canary is: by its steps, and by requests inside the last one."""
     rollout = status["rollout"] or {}
-    return float(rollout.get("requests") or 0), 400.0
+    steps = len(rollout.get("steps") or (1,))
+    return float(rollout.get("step") or 0) + 0.5, float(steps)
+
+
+def canary_said(status: Json) -> str:
+    """Weight and requests of a canary, for its bar."""
+    rollout = status["rollout"]
+    if not rollout:
+        return "gates"
+    return f"{rollout['state']}, {rollout['weight']:.0%} of traffic, {rollout['requests']} requests"
+
+
+def figures_said(metrics: Json) -> list[str]:
+    """The first figures of a step of training, as a person reads them."""
+    said = []
+    for name, value in list(metrics.items())[:2]:
+        if value is None or name == "passed":
+            continue
+        if name == "bytes":
+            said.append(size(value))
+        elif float(value).is_integer():
+            said.append(f"{name.replace('_', ' ')} {int(value):,}")
+        else:
+            said.append(f"{name.replace('_', ' ')} {value:.3f}")
+    return said
 
 
 def quality(status: Json | None) -> str:
@@ -38,7 +63,7 @@ def chosen(manifest: Json) -> str:
     times = compared["latency"]["b1"]
     return (
         f"{compared['taken']}: {size(before)} to {size(after)}, "
-        f"{times['float32_us']:.0f} to {times['int8_us']:.0f} µs a row"
+        f"from {times['float32_us']:.0f} to {times['int8_us']:.0f} µs for one row"
     )
 
 

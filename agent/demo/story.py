@@ -19,7 +19,9 @@ from agent.demo.ci import ContinuousIntegration, Serving
 from agent.demo.figures import (
     accuracy,
     canary_progress,
+    canary_said,
     chosen,
+    figures_said,
     gate_words,
     model_bytes,
     quality,
@@ -38,6 +40,8 @@ REQUESTS_S = 160.0
 QUIET_ROWS = 6_000
 STEP_S_MAX = 75.0
 FAULT = {"failing": 0.3}
+PROMOTED = ("baking", "live")
+STOPPED = ("held", "rolled_back", "aborted", "failed")
 RUN_ENDS = ("produced", "failed", "timed_out", "cancelled")
 
 Json = dict[str, Any]
@@ -119,10 +123,9 @@ class Story:
     def _show_training(self, name: str, progress: Json) -> None:
         step = str(progress.get("step", ""))
         metrics = progress.get("metrics") or {}
-        said = step + "".join(
-            f"  {key} {value:.3g}" for key, value in list(metrics.items())[:2] if value is not None
-        )
-        self._timeline.bar(name, float(progress["done"]), float(progress["total"] or 1), said)
+        said = ", ".join([step, *figures_said(metrics)])
+        if step != "finished":
+            self._timeline.bar(name, float(progress["done"]), float(progress["total"] or 1), said)
 
     async def _open_ci(self) -> None:
         stage = self._stage
@@ -236,7 +239,7 @@ class Story:
             and bool(self._ci.finished)
             and not self._ci.refused,
             "retrained by CI: webhook delivered, callback signed, artifact fetched and verified",
-            during=f"accuracy fell from {self._accuracy_before} to {quality(run)}",
+            accuracy_meanwhile=f"fell from {self._accuracy_before} to {quality(run)}",
         )
         if timeline.failures:
             return
@@ -251,16 +254,20 @@ class Story:
     async def _promotion(self) -> Json | None:
         timeline = self._timeline
         status = await self._until(
-            lambda s: s["rollout"] and s["rollout"]["state"] in ("baking", "live"),
+            lambda s: s["rollout"] and s["rollout"]["state"] in (*PROMOTED, *STOPPED),
             bar=("canary", canary_progress),
         )
         timeline.end_bar("canary")
         rollout = status["rollout"] if status else None
         told = await self._rollout(rollout["candidate"]) if rollout else None
+        if rollout is None or rollout["state"] in STOPPED:
+            why = f"{rollout['state']}: {rollout['reason']}" if rollout else "no rollout began"
+            timeline.check(False, f"canary promoted ({why})")
+            return None
         timeline.check(
-            rollout is not None,
+            True,
             "canary promoted",
-            canary_requests=rollout["requests"] if rollout else 0,
+            canary_requests=rollout["requests"],
             because=why_promoted(told),
         )
         live = await self._until(lambda s: s["rollout"]["state"] == "live")
@@ -306,8 +313,7 @@ class Story:
         self._stage.misbehave({digest: FAULT})
         rolled = await self._until(
             lambda s: (
-                s["rollout"]["candidate"] == digest
-                and s["rollout"]["state"] in ("rolled_back", "aborted", "failed", "live")
+                s["rollout"]["candidate"] == digest and s["rollout"]["state"] in ("live", *STOPPED)
             ),
             bar=("second canary", canary_progress),
         )
@@ -387,7 +393,8 @@ class Story:
                 status: Json = (await self._client.get("/api/v1/status")).json()
                 if bar is not None:
                     done, total = bar[1](status)
-                    self._timeline.bar(bar[0], min(done, total), total)
+                    said = canary_said(status) if bar[1] is canary_progress else ""
+                    self._timeline.bar(bar[0], min(done, total), total, said)
                 if reached(status):
                     if bar is not None:
                         self._timeline.end_bar(bar[0])

@@ -78,7 +78,8 @@ class Timeline:
 
     def show(self, text: str) -> None:
         """A text as it is: the configuration."""
-        self.console.print(escape(text), highlight=False, style="dim")
+        # Never wrapped: what is shown can be copied and run.
+        self.console.print(escape(text), highlight=False, style="dim", soft_wrap=True)
 
 
 def share(value: Any) -> str:
@@ -88,4 +89,6 @@ def share(value: Any) -> str:
 
 def size(count: float) -> str:
     """Bytes as a person reads them."""
+    if count >= 10 * 1024**2:
+        return f"{count / 1024**2:.0f} MiB"
     return f"{count / 1024:.0f} KiB"

@@ -26,6 +26,7 @@ from retrain.traffic.process import ProcessId, marked
 # Enough to find programs and speak a language; everything else must be allowed by name.
 ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "HOME")
 MARKER = "REMORA_SLOT"
+MODEL_UMASK = 0o022
 LOG_BYTES_MAX = 4 << 20
 READY_EVERY_S = 0.1
 READY_REQUEST_S = 2.0
@@ -144,6 +145,7 @@ class SlotProcess:
                     stderr=output,
                     cwd=self._command.cwd,
                     env=environment,
+                    umask=MODEL_UMASK,  # ours is stricter than a model server may expect
                     start_new_session=True,
                 )
         except OSError as error:
