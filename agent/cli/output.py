@@ -5,14 +5,22 @@ terminal sees it: escape sequences in a feature's name must not move anybody's c
 """
 
 import json
+import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from agent.errors import one_line
 
-CELL_CHARACTERS_MAX = 120
+# Far more than an address or a reason has: it is wrapped, and only nonsense is cut.
+CELL_CHARACTERS_MAX = 2_000
+# A mapping that is longer than this on one line gets a line for each key.
+INLINE_CHARACTERS_MAX = 80
+LISTED_MAX = 5
+# Numbers that name something; nobody reads them by thousands.
+NAMES = ("pid", "port", "id")
 
 
 def print_json(value: Any) -> None:
@@ -43,10 +51,130 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 
 def print_facts(facts: Mapping[str, object]) -> None:
-    """Lines of `name: value`, aligned."""
+    """Lines of `name: value`, aligned; on a terminal, long ones go on below themselves."""
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
-        print(f"{name + ':':<{width + 2}}{plain(value)}")
+        _print_wrapped(f"{name + ':':<{width + 2}}", plain(value))
+
+
+def print_tree(tree: Mapping[str, Any], indent: int = 0) -> None:
+    """As `print_facts`, for mappings in mappings: short ones on a line, long ones indented below.
+
+    Values are written as their keys say (see `fact`), and what is empty is left out.
+    """
+    shown = {key: value for key, value in tree.items() if not empty(value)}
+    width = max((len(title(key)) for key, value in shown.items() if _inline(key, value)), default=0)
+    for key, value in shown.items():
+        name = title(key)
+        if _inline(key, value):
+            _print_wrapped(f"{' ' * indent}{name + ':':<{width + 2}}", fact(key, value))
+            continue
+        print(f"{' ' * indent}{name}:")
+        if isinstance(value, Mapping):
+            print_tree(value, indent + 2)
+            continue
+        for item in value[:LISTED_MAX]:
+            _print_wrapped(f"{' ' * indent}  - ", fact("", item))
+        if len(value) > LISTED_MAX:
+            print(f"{' ' * indent}  and {len(value) - LISTED_MAX} more: --json has them")
+
+
+def title(key: str) -> str:
+    """A key as words, without the unit that its value is written with.
+
+    >>> title("uptime_s"), title("memory_bytes"), title("config_digest")
+    ('uptime', 'memory', 'config digest')
+    """
+    return plain(key).removesuffix("_s").removesuffix("_bytes").replace("_", " ")
+
+
+def _inline(key: str, value: Any) -> bool:
+    if not isinstance(value, Mapping | list):
+        return True
+    below = value.values() if isinstance(value, Mapping) else value
+    if any(isinstance(item, Mapping) and item for item in below):
+        return False
+    return len(fact(key, value)) <= INLINE_CHARACTERS_MAX
+
+
+def _print_wrapped(start: str, text: str) -> None:
+    # In a pipe there is no width to keep to: wrapped lines would only break `grep`.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    if width < len(start) + 20:
+        print(start + text)
+        return
+    lines = textwrap.wrap(
+        text, width - len(start), break_long_words=False, break_on_hyphens=False
+    ) or [""]
+    print(start + lines[0])
+    for line in lines[1:]:
+        print(" " * len(start) + line)
+
+
+def empty(value: object) -> bool:
+    """Whether there is nothing to say: null, no text, a mapping or list of such.
+
+    >>> empty({"a": None, "b": ""}), empty(0), empty(False)
+    (True, False, False)
+    """
+    if isinstance(value, Mapping):
+        return all(empty(item) for item in value.values())
+    if isinstance(value, list):
+        return all(empty(item) for item in value)
+    return value is None or value == ""
+
+
+def fact(key: str, value: Any) -> str:
+    """A value on one line, written as its key says: a time, a duration, bytes, a number that is a
+    name. Mappings as `key value` pairs.
+
+    >>> fact("pid", 16639.0), fact("uptime_s", 227.4), fact("memory_bytes", 183_500_800)
+    ('16639', '3 min 47 s', '175 MiB')
+    >>> fact("run", {"state": "failed", "reason": ""})
+    'state failed'
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(_pairs(value)) or "–"
+    if isinstance(value, list):
+        return ", ".join(fact("", item) for item in value if not empty(item)) or "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return plain(value)
+    if key in NAMES:
+        return f"{value:.0f}"
+    if key in ("at", "created") or key.endswith("_at"):
+        return when(value)
+    if key.endswith("_s"):
+        return lasted(value)
+    if key.endswith("bytes"):
+        mib = value / (1 << 20)
+        return f"{mib:.3g} MiB" if abs(mib) < 1000 else f"{mib:,.0f} MiB"
+    return plain(value)
+
+
+def _pairs(value: Mapping[str, Any]) -> Iterator[str]:
+    for key, item in value.items():
+        if not empty(item):
+            name, said = title(key), fact(key, item)
+            yield f"{name} ({said})" if isinstance(item, Mapping) else f"{name} {said}"
+
+
+def lasted(seconds: float) -> str:
+    """A duration in its two largest units.
+
+    >>> lasted(0.92), lasted(227), lasted(7_500), lasted(200_000)
+    ('0.92 s', '3 min 47 s', '2 h 5 min', '2 d 7 h')
+    """
+    if abs(seconds) < 60:
+        return f"{seconds:.3g} s"
+    whole = int(seconds)
+    for unit, size, below, part in (
+        ("d", 86_400, "h", 3_600),
+        ("h", 3_600, "min", 60),
+        ("min", 60, "s", 1),
+    ):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part} {below}"
+    return f"{seconds:.3g} s"
 
 
 def plain(value: object) -> str:
@@ -67,10 +195,10 @@ def plain(value: object) -> str:
 
 
 def when(value: object) -> str:
-    """A time, given as unix seconds or text, for people."""
+    """A time, given as unix seconds or text, for people: of this machine, and saying its offset."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
-            return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+            return datetime.fromtimestamp(value).astimezone().isoformat(timespec="seconds")
         except (ValueError, OverflowError, OSError):
             return plain(value)
     return plain(value)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.cli.client import AdminClient, NotPossibleError, add_admin, rows_of
-from agent.cli.output import plain, print_facts, print_json, print_table, when
+from agent.cli.output import empty, fact, plain, print_json, print_table, print_tree, title, when
 from agent.cli.parser import Subparsers, add_command, add_group, add_json
 from agent.cli.rows import positive
 
@@ -65,12 +65,8 @@ def status(args: argparse.Namespace) -> int:
     if args.json or not isinstance(answer, dict):
         print_json(answer)
         return 0
-    facts = {
-        key.replace("_", " "): _fact(value)
-        for key, value in answer.items()
-        if key not in ("processes", "quality", "absent")
-    }
-    print_facts(facts)
+    tables = ("processes", "quality", "absent")
+    print_tree({key: value for key, value in answer.items() if key not in tables})
     _print_nested("Quality", "metric", answer.get("quality"))
     _print_nested("Processes", "process", answer.get("processes"))
     for metric, reason in _mapping(answer.get("absent")).items():
@@ -138,33 +134,26 @@ def model_show(args: argparse.Namespace) -> int:
     if args.json:
         print_json(found[0])
     else:
-        print_facts({key: _fact(value) for key, value in found[0].items()})
+        print_tree(found[0])
     return 0
 
 
 def _cells(row: Mapping[str, Any], columns: Sequence[str], *, time: str) -> list[str]:
-    return [when(row.get(c)) if c == time else _fact(row.get(c)) for c in columns]
-
-
-def _fact(value: Any) -> str:
-    """A value on one line; mappings as `key value` pairs."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{plain(k)} {_fact(v)}" for k, v in value.items()) or "–"
-    if isinstance(value, list):
-        return ", ".join(_fact(item) for item in value) or "–"
-    return plain(value)
+    return [when(row.get(c)) if c == time else fact(c, row.get(c)) for c in columns]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _print_nested(title: str, first: str, table: Any) -> None:
+def _print_nested(heading: str, first: str, table: Any) -> None:
     rows = {name: row for name, row in _mapping(table).items() if isinstance(row, Mapping)}
     if rows:
-        columns = list(dict.fromkeys(key for row in rows.values() for key in row))
+        columns = list(
+            dict.fromkeys(key for row in rows.values() for key in row if not empty(row[key]))
+        )
         print_table(
-            title,
-            (first, *columns),
-            ((name, *(plain(row.get(c)) for c in columns)) for name, row in rows.items()),
+            heading,
+            (first, *map(title, columns)),
+            ((name, *(fact(c, row.get(c)) for c in columns)) for name, row in rows.items()),
         )

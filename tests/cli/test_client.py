@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from agent.cli.output import print_tree
 from retrain.ledger import Ledger
 
 Remora: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
@@ -103,6 +104,29 @@ def test_what_is_known_is_shown_and_given_as_json(
     assert (done.returncode, done.stderr) == (0, "")
     assert shown in done.stdout
     json.loads(remora(*arguments, "--admin", admin.url, "--json").stdout)
+
+
+def test_the_status_is_written_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "errors 18/49 against 2/350: " + "more than chance allows, " * 9 + "rolled back"
+    print_tree(
+        {
+            "uptime_s": 227.4,
+            "run": None,
+            "stable": {"address": "http://127.0.0.1:35221", "digest": "3f9a" * 16},
+            "rollout": {"reason": reason, "started_at": 1e9, "assessment": {"words": ""}},
+            "server": {"memory_bytes": 183_500_800.0, "pid": 16_639.0},
+            "decision": {"reason": "", "policy": "drift"},
+        }
+    )
+    shown = capsys.readouterr().out
+    assert "uptime:   3 min 47 s" in shown
+    assert "memory 175 MiB, pid 16639" in shown
+    assert reason in shown
+    assert "3f9a" * 16 in shown
+    assert "2001-09-0" in shown
+    assert "decision: policy drift\n" in shown
+    assert "run" not in shown
+    assert "assessment" not in shown
 
 
 @pytest.mark.parametrize(
