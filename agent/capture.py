@@ -21,7 +21,7 @@ from agent.batch import Batch
 
 log = structlog.get_logger("remora.capture")
 
-SEGMENT_BYTES_MAX: Final = 16 * 1024 * 1024
+SEGMENT_BYTES_MAX: Final = 4 * 1024 * 1024
 # A segment goes as a whole, so it holds a small part of the room and of the time there is.
 SEGMENTS_MIN: Final = 8
 SEGMENT_S_MAX: Final = 86_400.0
