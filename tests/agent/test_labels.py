@@ -366,6 +366,27 @@ def test_a_full_disk_loses_the_call_and_nothing_else(opened: Open) -> None:
     assert outcome(store, label("a")) == "joined"
 
 
+def test_a_call_that_fails_in_the_end_has_counted_nothing(
+    store: LabelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.remember(tick(["a"]), NOW)
+
+    def fail(*_: Any) -> Any:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "_evict", fail)
+        with pytest.raises(sqlite3.OperationalError):
+            store.remember(tick(["b", "c"]), NOW)
+        broken.setattr(store, "_bound_pending", fail)
+        with pytest.raises(sqlite3.OperationalError):
+            store.take([label("a"), label("ghost")], NOW)
+    assert (store.rows, store.labelled_rows(), dict(store.outcomes)) == (1, 0, {})
+    assert outcome(store, label("a")) == "joined"
+    assert store.remember(tick(["b", "ghost"]), NOW) == []
+    assert (store.rows, store.labelled_rows()) == (3, 1)
+
+
 def test_another_thread_reads_beside_the_writer(store: LabelStore) -> None:
     store.remember(tick(["a", "a", "b", "c"], at=[1.0, 1.0, 2.0, 3.0]), NOW)
     store.take([label("a", 1, row=1), label("b", "no"), label("c", "no")], NOW)
