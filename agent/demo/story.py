@@ -8,18 +8,15 @@ import asyncio
 import json
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 
 from agent.demo.ci import ContinuousIntegration, Serving
 from agent.demo.figures import (
     accuracy,
     canary_progress,
-    canary_said,
     chosen,
     figures_said,
     gate_words,
@@ -29,6 +26,7 @@ from agent.demo.figures import (
     why_promoted,
     why_rolled_back,
 )
+from agent.demo.looking import Looking
 from agent.demo.rows import as_before, drifting, read_people
 from agent.demo.stage import MODEL, Stage
 from agent.demo.timeline import Timeline, share, size
@@ -38,7 +36,6 @@ from retrain.runners.local import JobLimits, LocalRunner, pipeline_argv
 SEED = 20
 REQUESTS_S = 160.0
 QUIET_ROWS = 6_000
-STEP_S_MAX = 75.0
 FAULT = {"failing": 0.3}
 PROMOTED = ("baking", "live")
 STOPPED = ("held", "rolled_back", "aborted", "failed")
@@ -54,6 +51,7 @@ class Story:
         self._stage = stage
         self._timeline = timeline
         self._client = httpx.AsyncClient(base_url=stage.admin_url, trust_env=False, timeout=10.0)
+        self._look = Looking(self._client, timeline)
         self._people = read_people()
         self._rng = random.Random(SEED)  # noqa: S311 - which row comes next is no secret
         self._ci: ContinuousIntegration | None = None
@@ -189,11 +187,11 @@ class Story:
             seed=SEED,
         )
         self._traffic.start()
-        status = await self._until(
+        status = await self._look.until(
             lambda s: s["rows_total"] >= QUIET_ROWS and s["quality"].get("accuracy"),
             bar=("ordinary traffic", lambda s: (s["rows_total"], QUIET_ROWS)),
         )
-        findings = [f for f in await self._findings() if f["state"] in ("warning", "drift")]
+        findings = [f for f in await self._look.findings() if f["state"] in ("warning", "drift")]
         timeline.check(
             status is not None and not findings,
             "ordinary traffic raised no alarm",
@@ -211,7 +209,7 @@ class Story:
         timeline.say("age now comes in months; clients are older; a new workclass appears")
         rows_at_change = traffic.rows
         traffic.source = drifting(self._people, self._rng)
-        found = await self._until_found(
+        found = await self._look.until_found(
             lambda findings: [f for f in findings if f["state"] == "drift"]
         )
         for finding in found[:4]:
@@ -232,7 +230,7 @@ class Story:
     async def _retraining(self) -> None:
         timeline = self._timeline
         assert self._ci is not None
-        run = await self._until(lambda s: s["run"] and s["run"]["state"] in RUN_ENDS)
+        run = await self._look.until(lambda s: s["run"] and s["run"]["state"] in RUN_ENDS)
         timeline.check(
             run is not None
             and run["run"]["state"] == "produced"
@@ -243,7 +241,7 @@ class Story:
         )
         if timeline.failures:
             return
-        gates = await self._ledger_entry("gate")
+        gates = await self._look.ledger_entry("gate")
         timeline.check(
             gates is not None and gates["data"].get("passed") is True,
             f"gates measured again by Remora: {gates['reason'] if gates else 'none'}",
@@ -253,13 +251,13 @@ class Story:
 
     async def _promotion(self) -> Json | None:
         timeline = self._timeline
-        status = await self._until(
+        status = await self._look.until(
             lambda s: s["rollout"] and s["rollout"]["state"] in (*PROMOTED, *STOPPED),
             bar=("canary", canary_progress),
         )
         timeline.end_bar("canary")
         rollout = status["rollout"] if status else None
-        told = await self._rollout(rollout["candidate"]) if rollout else None
+        told = await self._look.rollout(rollout["candidate"]) if rollout else None
         if rollout is None or rollout["state"] in STOPPED:
             why = f"{rollout['state']}: {rollout['reason']}" if rollout else "no rollout began"
             timeline.check(False, f"canary promoted ({why})")
@@ -270,13 +268,13 @@ class Story:
             canary_requests=rollout["requests"],
             because=why_promoted(told),
         )
-        live = await self._until(lambda s: s["rollout"]["state"] == "live")
-        good = await self._until(
+        live = await self._look.until(lambda s: s["rollout"]["state"] == "live")
+        good = await self._look.until(
             lambda s: s["quality"].get("accuracy") and s["quality"]["accuracy"]["rows"] >= 500
         )
         findings = [
             f
-            for f in await self._findings()
+            for f in await self._look.findings()
             if good is not None
             and f["version"] == good["stable"]["version"]
             and f["state"] == "drift"
@@ -304,21 +302,21 @@ class Story:
         if answer.status_code != 200:
             timeline.check(False, f"a retraining by hand: {answer.text[:200]}")
             return
-        await self._until(lambda _: len(self._ci.finished) > known if self._ci else False)
+        await self._look.until(lambda _: len(self._ci.finished) > known if self._ci else False)
         if len(self._ci.finished) <= known:
             timeline.check(False, "CI brought a second candidate")
             return
         digest = self._ci.finished[-1]["digest"]
         self._bad_version = self._ci.finished[-1]["manifest"]["version"]
         self._stage.misbehave({digest: FAULT})
-        rolled = await self._until(
+        rolled = await self._look.until(
             lambda s: (
                 s["rollout"]["candidate"] == digest and s["rollout"]["state"] in ("live", *STOPPED)
             ),
             bar=("second canary", canary_progress),
         )
         timeline.end_bar("second canary")
-        rollout = await self._rollout(digest)
+        rollout = await self._look.rollout(digest)
         stable = rolled["stable"]["digest"] if rolled else None
         held = (await self._client.get("/api/v1/quarantine")).json()["quarantine"]
         timeline.check(
@@ -349,7 +347,7 @@ class Story:
             "every webhook arrived signed",
             received=len(self._ci.received),
         )
-        by_others = await self._failures(but_for=self._bad_version)
+        by_others = await self._look.failures(but_for=self._bad_version)
         timeline.check(
             by_others == 0,
             "no request failed but those that the bad candidate answered",
@@ -365,71 +363,6 @@ class Story:
         }
         timeline.say("memory of Remora's processes", **memory)
         timeline.say(f"took {timeline.elapsed_s:.0f} s")
-
-    async def _failures(self, *, but_for: str) -> int:
-        """Requests that were not answered 2xx, of every version but one, by Remora's metrics."""
-        text = (await self._client.get("/metrics")).text
-        return sum(
-            int(sample.value)
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == "remora_requests_total"
-            and sample.labels["code"] != "2xx"
-            and sample.labels["version"] != but_for
-        )
-
-    # Looking.
-
-    async def _until(
-        self,
-        reached: Callable[[Json], Any],
-        *,
-        bar: tuple[str, Callable[[Json], tuple[float, float]]] | None = None,
-    ) -> Json | None:
-        """The first status for which `reached` is true; None when that takes too long."""
-        deadline = asyncio.get_running_loop().time() + STEP_S_MAX
-        while asyncio.get_running_loop().time() < deadline:
-            try:
-                status: Json = (await self._client.get("/api/v1/status")).json()
-                if bar is not None:
-                    done, total = bar[1](status)
-                    said = canary_said(status) if bar[1] is canary_progress else ""
-                    self._timeline.bar(bar[0], min(done, total), total, said)
-                if reached(status):
-                    if bar is not None:
-                        self._timeline.end_bar(bar[0])
-                    return status
-            except (httpx.HTTPError, ValueError):
-                pass  # busy or restarting: ask again
-            await asyncio.sleep(0.25)
-        return None
-
-    async def _until_found(self, wanted: Callable[[list[Json]], list[Json]]) -> list[Json]:
-        deadline = asyncio.get_running_loop().time() + STEP_S_MAX
-        while asyncio.get_running_loop().time() < deadline:
-            found = wanted(await self._findings())
-            if found:
-                return found
-            await asyncio.sleep(0.2)
-        return []
-
-    async def _findings(self) -> list[Json]:
-        found: list[Json] = (await self._client.get("/api/v1/findings")).json()["findings"]
-        return found
-
-    async def _ledger_entry(self, kind: str) -> Json | None:
-        """The newest entry of a kind, once there is one."""
-        for _ in range(int(STEP_S_MAX / 0.5)):
-            entries = (await self._client.get("/api/v1/ledger", params={"limit": 1000})).json()
-            found: list[Json] = [e for e in entries["entries"] if e["kind"] == kind]
-            if found:
-                return found[-1]
-            await asyncio.sleep(0.5)
-        return None
-
-    async def _rollout(self, candidate: str) -> Json | None:
-        rollouts: list[Json] = (await self._client.get("/api/v1/rollouts")).json()["rollouts"]
-        return next((r for r in rollouts if r["candidate"] == candidate), None)
 
 
 def remove(directory: Path) -> None:
