@@ -1,4 +1,4 @@
-"""Looking at what Remora did, through its own API: waiting for it, counting it, reading its ledger."""
+"""Looking at what Remora did, through its own API: waiting, counting, reading its ledger."""
 
 import asyncio
 from collections.abc import Callable
