@@ -9,10 +9,11 @@ from agent.retraining import Retraining
 from agent.slots import Slots
 from retrain.ledger import Ledger
 from retrain.registry import Registry
-from retrain.rollout import Rollout
+from retrain.rollout import Rollout, State
 from retrain.run import Run
 
 LISTED_MAX = 50
+ENTRIES_MAX = 1_000
 
 
 class Facts:
@@ -55,6 +56,7 @@ class Facts:
         if rollout is None:
             return None
         facts = shown(rollout)
+        facts["because"] = because(rollout, self._ledger)
         if self._release.assessment is not None:
             facts["assessment"] = self._release.assessment.as_json()
         return facts
@@ -87,6 +89,7 @@ class Facts:
         listed = []
         for rollout in self._registry.rollouts(LISTED_MAX):
             facts = shown(rollout)
+            facts["because"] = because(rollout, self._ledger)
             facts["transitions"] = [
                 {
                     "at": entry.at,
@@ -150,6 +153,26 @@ class Facts:
     def ledger_verify(self) -> Json:
         found = self._ledger.verify()
         return {"entries": found.entries, "ok": found.ok, "broken_at": found.broken_at}
+
+
+def because(rollout: Rollout, ledger: Ledger) -> str:
+    """What decided: the evidence, or the person, behind a rollback or a promotion.
+
+    `reason` is of the last step, which after a decision only says that a route was confirmed.
+    """
+    back = ledger.entries(subject=rollout.id, kind="rollback", limit=1)
+    if back:
+        return back[0].reason
+    promoted = ledger.entries(subject=rollout.id, kind="promotion", limit=1)
+    if not promoted:
+        return rollout.reason
+    before = [
+        entry.reason
+        for entry in ledger.entries(subject=rollout.id, kind="rollout", limit=ENTRIES_MAX)
+        # Entries bear the state that was left: from "promoting" on, everything was decided.
+        if entry.id < promoted[0].id and entry.data.get("state") != State.PROMOTING
+    ]
+    return before[-1] if before else rollout.reason
 
 
 def shown(rollout: Rollout) -> Json:

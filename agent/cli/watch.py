@@ -9,6 +9,8 @@ from agent.cli.output import empty, fact, plain, print_json, print_table, print_
 from agent.cli.parser import Subparsers, add_command, add_group, add_json
 from agent.cli.rows import positive
 
+DIGEST_SHOWN = 12
+
 
 def add(subparsers: Subparsers) -> None:
     """Registers the commands."""
@@ -91,15 +93,8 @@ def rollouts(args: argparse.Namespace) -> int:
     if args.json:
         print_json(rows)
         return 0
-    columns = ("id", "candidate", "stable", "state", "weight", "started_at", "reason")
-    print_table(
-        "Rollouts",
-        columns,
-        (
-            [when(row.get(c)) if c == "started_at" else plain(row.get(c)) for c in columns]
-            for row in rows
-        ),
-    )
+    columns = ("id", "candidate", "stable", "state", "weight", "started_at", "because")
+    print_table("Rollouts", columns, (_rollout_cells(row, columns) for row in rows))
     return 0
 
 
@@ -136,6 +131,14 @@ def model_show(args: argparse.Namespace) -> int:
     else:
         print_tree(found[0])
     return 0
+
+
+def _rollout_cells(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    # An agent of an earlier version tells the reason alone.
+    row = {**row, "because": row.get("because") or row.get("reason")}
+    # Two whole digests would leave no room for it; --json has them.
+    row |= {arm: plain(row.get(arm))[:DIGEST_SHOWN] for arm in ("candidate", "stable")}
+    return _cells(row, columns, time="started_at")
 
 
 def _cells(row: Mapping[str, Any], columns: Sequence[str], *, time: str) -> list[str]:

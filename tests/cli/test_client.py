@@ -25,7 +25,17 @@ ANSWERS: dict[str, Any] = {
     "/api/v1/findings?limit=2": {
         "findings": [{"at": None, "state": "drift", "kind": "data_drift", "subject": "a\x1b[2Jb"}]
     },
-    "/api/v1/rollouts": {"rollouts": [{"id": "3", "candidate": "7", "weight": 0.05}]},
+    "/api/v1/rollouts": {
+        "rollouts": [
+            {
+                "id": "3",
+                "candidate": "7c" * 32,
+                "weight": 0.05,
+                "reason": "route 8 confirmed",
+                "because": "errors 18/49",
+            }
+        ]
+    },
     "/api/v1/versions": {"versions": [{"version": "7", "digest": "3f9a" * 16, "stable": True}]},
     "/api/v1/quarantine": {"quarantine": []},
     "/api/v1/ledger?after=2&limit=5": {
@@ -90,7 +100,7 @@ def admin() -> Iterator[Admin]:
     [
         (["status"], "ok 7, drift 1"),
         (["findings", "--limit", "2"], "a [2Jb"),
-        (["rollouts"], "0.05"),
+        (["rollouts"], "errors 18/49"),
         (["model", "list"], "3f9a3f9a"),
         (["model", "show", "3f9a3f9a"], "stable"),
         (["quarantine", "list"], "Quarantine: none"),
