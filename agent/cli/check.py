@@ -3,15 +3,16 @@
 import argparse
 import socket
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.output import print_facts, print_json
 from agent.cli.parser import Subparsers, add_command, add_group, add_json
-from agent.cli.run import add_config_flags, load_with_flags
+from agent.cli.run import add_config_flags, read_with_flags
 from agent.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from agent.config import Address, Config
+    from agent.config import Address, Config, Problem, Where
 
 CONNECT_TIMEOUT_S = 2.0
 
@@ -57,12 +58,12 @@ def check(args: argparse.Namespace) -> int:
     """Validates everything that can be validated without starting."""
     from agent.config import ConfigError, Problem, loose_secrets, notices
 
-    config = load_with_flags(args)
-    problems = _problems(config)
+    config, where = read_with_flags(args)
+    problems = _problems(config, where)
     if problems:
         raise ConfigError(tuple(problems))
     warnings = [
-        str(Problem(where="", key=".".join(map(str, path)), message=message))
+        str(Problem(where=where(path), key=".".join(map(str, path)), message=message))
         for path, message in (*loose_secrets(config), *notices(config))
     ]
     facts = _facts(config, args.role)
@@ -77,11 +78,11 @@ def check(args: argparse.Namespace) -> int:
     return 0
 
 
-def _problems(config: "Config") -> list[Any]:
+def _problems(config: "Config", where: "Where") -> list[Any]:
     from agent.config import ConfigError, Problem, check_files
 
     problems = [
-        Problem(where="", key=".".join(map(str, path)), message=message)
+        Problem(where=where(path), key=".".join(map(str, path)), message=message)
         for path, message in check_files(config)
     ]
     named = {problem.key for problem in problems}
@@ -93,13 +94,21 @@ def _problems(config: "Config") -> list[Any]:
         try:
             read()
         except ConfigError as error:
-            problems += [p for p in error.problems if p.key not in named]
+            problems += [_placed(p, where) for p in error.problems if p.key not in named]
     if config.reference.path is not None and "reference.path" not in named:
-        problems += _reference_problems(config)
+        problems += _reference_problems(config, where)
     return problems
 
 
-def _reference_problems(config: "Config") -> list[Any]:
+def _placed(problem: "Problem", where: "Where") -> "Problem":
+    """With its place, where whoever found it did not know that."""
+    # "admin.tokens (ann) token_file" stands in admin.tokens.
+    parts = problem.key.partition(" (")[0].split(".")
+    path = tuple(int(part) if part.isdigit() else part for part in parts)
+    return replace(problem, where=problem.where or where(path))
+
+
+def _reference_problems(config: "Config", where: "Where") -> list[Any]:
     from agent.cli.profile import read_reference
     from agent.config import Problem
     from agent.errors import BadInputError
@@ -108,7 +117,9 @@ def _reference_problems(config: "Config") -> list[Any]:
     try:
         read_reference(config.reference.path)
     except BadInputError as error:
-        return [Problem(where="", key="reference.path", message=str(error))]
+        return [
+            Problem(where=where(("reference", "path")), key="reference.path", message=str(error))
+        ]
     return []
 
 

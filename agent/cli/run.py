@@ -9,7 +9,7 @@ from agent.cli.parser import Subparsers, add_command
 from agent.errors import BadInputError
 
 if TYPE_CHECKING:
-    from agent.config import Config
+    from agent.config import Config, Where
 
 # Flag ▶ key of the configuration.
 FLAGS = {
@@ -60,18 +60,22 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 
 def load_with_flags(args: argparse.Namespace) -> "Config":
     """The configuration of file, environment and flags. May raise ConfigError."""
-    from agent.config import ConfigError, Problem, check_role, load_config
+    return read_with_flags(args)[0]
+
+
+def read_with_flags(args: argparse.Namespace) -> "tuple[Config, Where]":
+    """As `load_with_flags`, with the place of every key."""
+    from agent.config import ConfigError, Problem, check_role, load_with_places
 
     overrides = {key: getattr(args, flag) for flag, key in FLAGS.items()}
-    config = load_config(args.config, environ=os.environ, overrides=overrides)
-    where = str(args.config) if args.config else "command line"
+    config, where = load_with_places(args.config, environ=os.environ, overrides=overrides)
     problems = tuple(
-        Problem(where=where, key=".".join(map(str, path)), message=message)
+        Problem(where=where(path) or "command line", key=".".join(map(str, path)), message=message)
         for path, message in check_role(config, args.role)
     )
     if problems:
         raise ConfigError(problems)
-    return config
+    return config, where
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
     from agent.config import ConfigError, Problem, check_files, notices
     from agent.logs import start_logs
 
-    config = load_with_flags(args)
+    config, where = read_with_flags(args)
     missing = tuple(
-        Problem(where="", key=".".join(map(str, path)), message=message)
+        Problem(where=where(path), key=".".join(map(str, path)), message=message)
         for path, message in check_files(config)
     )
     if missing:

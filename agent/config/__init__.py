@@ -34,7 +34,7 @@ from agent.config.lifecycle import (
     WebhooksConfig,
     WebhookTarget,
 )
-from agent.config.load import load_config
+from agent.config.load import Where, load_config, load_with_places
 from agent.config.reload import Changes
 from agent.config.rollout import CandidateConfig, DeltaConfig, MarginConfig, RolloutConfig
 from agent.config.secret import Secret, read_secret
@@ -90,12 +90,14 @@ __all__ = [
     "TriggerConfig",
     "WebhookTarget",
     "WebhooksConfig",
+    "Where",
     "check_files",
     "check_role",
     "config_schema",
     "cross_check",
     "default_state_dir",
     "load_config",
+    "load_with_places",
     "loose_secrets",
     "notices",
     "parse_listen",

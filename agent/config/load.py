@@ -4,9 +4,9 @@ Later wins: defaults, then the file, then REMORA_ variables, then the command li
 remembers where it came from, because the message must name the place to mend.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
@@ -27,6 +27,9 @@ from agent.errors import ConfigError, Problem
 
 PREFIX = "REMORA_"
 LIST_ITEMS_MAX = 1_000
+# The place that set a key: "remora.yaml:12", "environment REMORA_...", "command line", the file's
+# name where nothing set it, and nothing where there is no file.
+Where: TypeAlias = Callable[[KeyPath], str]
 
 
 def load_config(
@@ -45,6 +48,16 @@ def load_config(
 
     Raises ConfigError with every problem found.
     """
+    return load_with_places(path, environ=environ, overrides=overrides)[0]
+
+
+def load_with_places(
+    path: Path | None,
+    *,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object] | None = None,
+) -> tuple[Config, Where]:
+    """As `load_config`, with the place of every key for mistakes that are found later."""
     sources = _Sources()
     if path is not None:
         sources.add_file(path)
@@ -64,7 +77,8 @@ def load_config(
     if config.state.dir is None:
         state = config.state.model_copy(update={"dir": default_state_dir(environ)})
         config = config.model_copy(update={"state": state})
-    return config.based(Path.cwd() if path is None else path.absolute().parent)
+    base = Path.cwd() if path is None else path.absolute().parent
+    return config.based(base), sources.where
 
 
 def _unique(problems: list[Problem]) -> tuple[Problem, ...]:

@@ -135,6 +135,25 @@ def test_check_says_what_would_run_and_shows_no_secret(
     assert "admin.token_file" in refusal("check", *flags)
 
 
+def test_what_is_wrong_with_files_names_the_line(
+    tmp_path: Path, remora: Remora, refusal: Refusal
+) -> None:
+    path = tmp_path / "remora.yaml"
+    path.write_text("model: {name: a}\nreference:\n  path: absent.json\n")
+    flags = ("--config", path, "--upstream", "http://127.0.0.1:1")
+    said = f"remora: {path}:3: reference.path: {tmp_path}/absent.json is no file"
+    assert said in refusal("check", *flags, "--offline")
+    assert said in refusal("run", *flags)
+    given = refusal("check", *flags, "--offline", REMORA_REFERENCE__PATH="absent")
+    assert "environment REMORA_REFERENCE__PATH: reference.path" in given
+    path.write_text("reference:\n  path: remora.yaml\nadmin:\n  token_file: remora.yaml\n")
+    lines = remora("check", *flags, "--offline").stderr.splitlines()
+    assert any(f"{path}:2: reference.path" in line for line in lines)
+    path.write_text("admin:\n  tokens:\n    - {name: ann, roles: [read], token_file: empty}\n")
+    (tmp_path / "empty").write_text("")
+    assert f"{path}:2: admin.tokens (ann) token_file" in refusal("check", *flags, "--offline")
+
+
 def test_check_reads_the_reference(tmp_path: Path, refusal: Refusal) -> None:
     (tmp_path / "r.json").write_text("{}")
     flags = ("--upstream", "http://127.0.0.1:1", "--offline")
