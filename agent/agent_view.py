@@ -71,7 +71,7 @@ class AgentView:
             "drops": dict(self._drops()),
             "undecoded": list(agent.intake.last_errors)[-UNDECODED_SHOWN:],
             "states": dict(states),
-            "concept": watch.concept.status if watch else "insufficient_data",
+            "concept": watch.concept_status if watch else "insufficient_data",
             "quality": _quality(watch),
             "labels": dict(agent.intake.labels.outcomes),
             "rollout": controller.facts.rollout(),
@@ -196,6 +196,8 @@ class AgentView:
         drops.update(agent.channel_malformed())
         if agent.capture is not None:
             drops.update(agent.capture.dropped)
+        if agent.concept is not None:
+            drops.update(agent.concept.dropped)
         return drops
 
     # History, for the page.
@@ -336,7 +338,7 @@ def _states(watch: VersionWatch | None) -> Counter[str]:
     for _, monitor in _monitors(watch):
         states.update(state.value for state in monitor.states().values())
     if watch.labelled_rows:
-        states[str(watch.concept.status)] += 1
+        states[str(watch.concept_status)] += 1
     return states
 
 

@@ -214,7 +214,8 @@ def adwin_reading(
         row=labelled_rows,
         kind=Kind.CONCEPT_DRIFT,
         scope=Scope.MODEL,
-        subject="error_rate",
+        # Its own subject: what it takes back must not be taken for the built-in detector's word.
+        subject="adwin",
         detector="adwin",
         state=State(change.state),
         statistic=abs(effect),

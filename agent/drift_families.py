@@ -113,7 +113,9 @@ def _monitor_rows(
 def _concept_rows(
     rows: _Gauges, seen: ScrapeInput, watch: VersionWatch, *, provisional: bool
 ) -> None:
-    found = {"bernoulli": State(watch.concept.status)}
+    found = {"bernoulli": State(watch.concept_status)}
+    if watch.adwin_state is not None:
+        found["adwin"] = watch.adwin_state
     if watch.residual is not None:
         [found["residual"]] = watch.residual.states().values()
     for detector, state in found.items():

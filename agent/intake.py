@@ -24,7 +24,7 @@ from agent.labels import Joined, Label, LabelStore
 from agent.monitor import ModelMonitor, MonitorSettings, Tick
 from agent.schema import FeatureKind, SchemaSettings, TargetKind
 from agent.version_watch import WatchSettings
-from detectors import Reading, Reference
+from detectors import Reading, Reference, State
 
 log = structlog.get_logger("remora.intake")
 
@@ -145,7 +145,7 @@ class Intake:
             reference=watch.reference.digest,
             at=self._clock(),
         )
-        if reading.state is not watch.adwin_state:
+        if reading.state is not (watch.adwin_state or State.OK):
             watch.adwin_state = reading.state
             self.monitor.findings.append(reading)
             self._on_labelled((), (reading,))

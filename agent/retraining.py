@@ -116,7 +116,8 @@ class Retraining:
     async def start(self, findings: Sequence[Finding]) -> None:
         """Deliver what is pending, and perform again what a crash interrupted."""
         for finding in findings:
-            self._remember(finding)
+            if not _is_improvement(finding):
+                self._remember(finding)
         self._delivering = asyncio.get_running_loop().create_task(self._deliver())
         runs = {run.id: run for run in self.runs.in_flight()}
         if self._state.in_flight is not None:
@@ -167,7 +168,8 @@ class Retraining:
         """Changes of state of the stable version: remembered for the policy, and told to others."""
         findings = [reading.to_json() for reading in readings]
         for finding in findings:
-            self._remember(finding)
+            if not _is_improvement(finding):
+                self._remember(finding)
         news = [finding for finding in findings if finding["state"] in CHANGED]
         if not news or self._role is Role.SIDECAR:
             return
@@ -350,6 +352,12 @@ class Retraining:
         self.work.perform(commands)
         self.delivery.wake()
         return CallbackAnswer(status=200, body={"state": run.state, "duplicate": False})
+
+
+def _is_improvement(finding: Finding) -> bool:
+    """Fewer errors than before are worth telling, and no reason to retrain."""
+    effect = finding.get("effect") or {}
+    return effect.get("name") == "error_rate_change" and (effect.get("value") or 0.0) < 0.0
 
 
 def _worth_noting(decision: Decision) -> bool:

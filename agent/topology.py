@@ -25,6 +25,7 @@ from agent.admin.server import AdminServer
 from agent.agent_view import AgentView
 from agent.batch import Batch
 from agent.capture import CaptureWriter
+from agent.concept_child import ConceptChild
 from agent.config import Config
 from agent.controller import Controller
 from agent.edge_totals import EdgeTotals
@@ -32,6 +33,7 @@ from agent.intake import Intake
 from agent.labels import Joined, LabelStore
 from agent.monitor import Tick
 from agent.resources import AgentResources, ServerResources
+from agent.sampling import edge_keeps
 from agent.sources.proxy import EdgeChannel, EdgeCounters, Outcome
 from agent.state import Snapshot
 from agent.upstream_watch import UpstreamWatch
@@ -78,11 +80,13 @@ class Agent:
                 ttl_s=config.labels.ttl_s,
                 pending_s=config.labels.pending_s,
                 rows_max=config.labels.rows_max,
+                was_kept=self._was_kept,
             ),
             on_tick=self._on_tick,
             on_labelled=self._on_labelled,
         )
         self.capture = _capture(config)
+        self.concept = self._concept_child() if config.detect.concept.adwin else None
         self._malformed: Counter[str] = Counter()  # of channels that are closed
         self._snapshot = Snapshot(state_dir / "snapshot.npz")
         self.server_resources = ServerResources.of(config, stable_address)
@@ -112,6 +116,8 @@ class Agent:
         if saved is not None:
             self._restore(saved[0])
         await self.controller.start()
+        if self.concept is not None:
+            self.concept.start()
         api = Api(self.view, gatekeeper(self.config, self.config.state_dir))
         self._admin = AdminServer(api.application(), admin_socket)
         await self._admin.start()
@@ -133,6 +139,8 @@ class Agent:
             self._channel.close()
         # What one of them cannot write any more must not keep the others from saving theirs.
         await self._attempt(self._flush)
+        if self.concept is not None:
+            await self._attempt(self.concept.stop)
         await self._attempt(self.controller.stop)
         await self._attempt(self._save)
         self.intake.labels.close()
@@ -148,6 +156,16 @@ class Agent:
 
     async def _flush(self) -> None:
         self.intake.flush()
+
+    def _was_kept(self, id: str) -> bool:
+        """Whether the edge keeps a request of that id: the same hash, the same answer."""
+        return edge_keeps(id, rate=self.config.sampling.rate, salt=self._salt)
+
+    def _concept_child(self) -> ConceptChild:
+        """ADWIN in a process of its own; it sees what the built-in detector sees."""
+        child = ConceptChild(self.intake.take_concept_change)
+        self.intake.feed_concept = child.feed
+        return child
 
     def _every(
         self, wait_s: Callable[[], float], work: Callable[[], Awaitable[None]]
@@ -245,6 +263,8 @@ class Agent:
         self.view.note(time.time())
 
     async def _measure_resources(self) -> None:
+        if self.capture is not None:
+            self.capture.expire()
         self.server_resources.read(time.time())
 
     async def _save(self) -> None:

@@ -90,7 +90,7 @@ class VersionWatch:
         )
         self.residual: Monitor | None = None
         self._residuals: list[float] = []
-        self.adwin_state = State.OK  # what the child said last, where there is one
+        self.adwin_state: State | None = None  # what the child said last, where there is one
         self.quality: Quality | None = None
         self.rows = 0
         self.labelled_rows = 0

@@ -4,6 +4,7 @@ Each check yields (path of the key, message with its mend). `cross_check` is par
 `check_role` and `check_files` are asked before anything starts; `notices` are no mistakes.
 """
 
+import importlib.util
 import os
 import stat
 from collections.abc import Iterator
@@ -208,6 +209,9 @@ def check_files(config: "Config") -> Iterator[Finding]:
             yield path, f"{value} is no file: make it or name another"
         elif not wants_dir and not os.access(value, os.R_OK):
             yield path, f"{value} cannot be read by this user: change its owner or mode"
+    if config.detect.concept.adwin and importlib.util.find_spec("river") is None:
+        message = "needs river, which is not installed: pip install 'remora[concept]'"
+        yield ("detect", "concept", "adwin"), message
     recipe = config.recipe_path
     needed = config.retrain.via == "local" or config.rollout.candidate is not None
     if recipe is not None and needed and not recipe.is_file():
