@@ -101,6 +101,18 @@ async def test_warnings_are_not_told(workshop: Workshop) -> None:
     assert pending(workshop) == 0
 
 
+@pytest.mark.parametrize(("change", "remembered"), [(0.1, 1), (-0.1, 0)])
+async def test_fewer_errors_are_told_and_ask_for_no_retraining(
+    workshop: Workshop, change: float, remembered: int
+) -> None:
+    event = reading("error_rate", "drift").to_json()
+    event |= {"kind": "concept_drift", "scope": "model"}
+    event["effect"] = {"name": "error_rate_change", "value": change}
+    workshop.controller.retraining.on_readings([Reading.from_json(event)])
+    assert pending(workshop) == 1
+    assert len(workshop.controller.retraining._standing) == remembered
+
+
 async def test_a_target_that_was_added_is_told_without_a_restart(workshop: Workshop) -> None:
     workshop.controller.reconfigure(with_targets(workshop, "one", "two"))
     workshop.controller.retraining.on_readings([reading("f0", "drift")])
