@@ -65,7 +65,7 @@ def print_tree(tree: Mapping[str, Any], indent: int = 0) -> None:
     shown = {key: value for key, value in tree.items() if not empty(value)}
     width = max((len(title(key)) for key, value in shown.items() if _inline(key, value)), default=0)
     for key, value in shown.items():
-        name = title(key)
+        name = title(key) if indent else title(key).replace("_", " ")
         if _inline(key, value):
             _print_wrapped(f"{' ' * indent}{name + ':':<{width + 2}}", fact(key, value))
             continue
@@ -80,12 +80,12 @@ def print_tree(tree: Mapping[str, Any], indent: int = 0) -> None:
 
 
 def title(key: str) -> str:
-    """A key as words, without the unit that its value is written with.
+    """A key without the unit that its value is written with; underscores may belong to a name.
 
-    >>> title("uptime_s"), title("memory_bytes"), title("config_digest")
-    ('uptime', 'memory', 'config digest')
+    >>> title("uptime_s"), title("memory_bytes"), title("open_inference")
+    ('uptime', 'memory', 'open_inference')
     """
-    return plain(key).removesuffix("_s").removesuffix("_bytes").replace("_", " ")
+    return plain(key).removesuffix("_s").removesuffix("_bytes")
 
 
 def _inline(key: str, value: Any) -> bool:

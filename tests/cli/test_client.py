@@ -125,6 +125,7 @@ def test_the_status_is_written_for_people(capsys: pytest.CaptureFixture[str]) ->
             "stable": {"address": "http://127.0.0.1:35221", "digest": "3f9a" * 16},
             "rollout": {"reason": reason, "started_at": 1e9, "assessment": {"words": ""}},
             "server": {"memory_bytes": 183_500_800.0, "pid": 16_639.0},
+            "protocol": {"open_inference": 201},
             "decision": {"reason": "", "policy": "drift"},
         }
     )
@@ -135,6 +136,7 @@ def test_the_status_is_written_for_people(capsys: pytest.CaptureFixture[str]) ->
     assert "3f9a" * 16 in shown
     assert "2001-09-0" in shown
     assert "decision: policy drift\n" in shown
+    assert "protocol: open_inference 201" in shown
     assert "run" not in shown
     assert "assessment" not in shown
 
