@@ -137,8 +137,14 @@ def _rollout_cells(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     # An agent of an earlier version tells the reason alone.
     row = {**row, "because": row.get("because") or row.get("reason")}
     # Two whole digests would leave no room for it; --json has them.
-    row |= {arm: plain(row.get(arm))[:DIGEST_SHOWN] for arm in ("candidate", "stable")}
+    row |= {arm: _brief(row.get(arm)) for arm in ("candidate", "stable")}
     return _cells(row, columns, time="started_at")
+
+
+def _brief(digest: object) -> str:
+    text = plain(digest)
+    # A model that Remora did not start has its address for a digest: that is told whole.
+    return text if ":" in text else text[:DIGEST_SHOWN]
 
 
 def _cells(row: Mapping[str, Any], columns: Sequence[str], *, time: str) -> list[str]:

@@ -30,6 +30,7 @@ ANSWERS: dict[str, Any] = {
             {
                 "id": "3",
                 "candidate": "7c" * 32,
+                "stable": "external:http://127.0.0.1:18743",
                 "weight": 0.05,
                 "reason": "route 8 confirmed",
                 "because": "errors 18/49",
@@ -101,6 +102,7 @@ def admin() -> Iterator[Admin]:
         (["status"], "ok 7, drift 1"),
         (["findings", "--limit", "2"], "a [2Jb"),
         (["rollouts"], "errors 18/49"),
+        (["rollouts"], "external:http://127.0.0.1:18743"),
         (["model", "list"], "3f9a3f9a"),
         (["model", "show", "3f9a3f9a"], "stable"),
         (["quarantine", "list"], "Quarantine: none"),
