@@ -100,7 +100,8 @@ export function rollouts(list) {
     const words = `${percent(weight, 0)} of traffic${steps(newest)}`;
     parts.push(el("p", { class: "weight" }, meter(weight, words), el("span", {}, words)));
   }
-  if (newest.reason) parts.push(quiet(newest.reason));
+  const why = newest.because || newest.reason;
+  if (why) parts.push(quiet(why));
   if (newest.measurements?.length) {
     parts.push(el("div", { class: "scroll" }, el("table", {}, el("tbody", {}, ...newest.measurements.map(measurement)))));
   }
@@ -110,7 +111,7 @@ export function rollouts(list) {
   }
   if (before.length) {
     parts.push(el("details", {}, el("summary", {}, `${before.length} before`),
-      el("ol", { class: "timeline" }, ...before.map((r) => entry(r.started_at, plainState(r.state), `${brief(r.candidate)} ${r.reason ?? ""}`)))));
+      el("ol", { class: "timeline" }, ...before.map((r) => entry(r.started_at, plainState(r.state), `${brief(r.candidate)} ${r.because || r.reason || ""}`)))));
   }
   return parts;
 }
