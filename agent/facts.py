@@ -5,6 +5,7 @@ from typing import Any
 
 from agent.admin.view import Json
 from agent.release import STATE_NUMBER, Release
+from agent.release_rules import ROLLBACK_REASONS
 from agent.retraining import Retraining
 from agent.slots import Slots
 from retrain.ledger import Ledger
@@ -74,7 +75,8 @@ class Facts:
 
     @property
     def rollbacks(self) -> dict[str, int]:
-        return dict(self._release.rollbacks)
+        """By reason, all from zero: `increase()` must see the first."""
+        return {reason: self._release.rollbacks[reason] for reason in ROLLBACK_REASONS}
 
     def run(self) -> Json | None:
         newest = self._retraining.runs.recent(1)

@@ -5,7 +5,7 @@ Values only; the performer is `agent.release`.
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import structlog
 
@@ -16,6 +16,7 @@ from detectors import ProfileError, Reference
 from detectors.quality import class_name
 from retrain import artifact
 from retrain.analysis import Arm, LabelledLoss, Outcome
+from retrain.assessment import HardStop
 from retrain.guards import AnalysisPlan
 from retrain.registry import Version
 from retrain.rollout import Refused as NotAdmitted
@@ -23,6 +24,10 @@ from retrain.rollout import RolloutPolicy
 from retrain.rollout_messages import Measured, Operator, RolloutEvent, SlotFailed
 
 log = structlog.get_logger("remora.release")
+
+
+# Every word that `cause` may say.
+ROLLBACK_REASONS = ("evidence", *get_args(HardStop), "slot_failed", "operator", "time")
 
 
 def cause(event: RolloutEvent) -> str:
