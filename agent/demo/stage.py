@@ -24,6 +24,7 @@ from retrain.webhooks.sign import generate_secret
 MODEL = "income"
 HERE = Path(__file__).parent
 READY_S_MAX = 60.0
+END_S_MAX = 5.0
 
 CONFIG = """\
 # What the demo runs with: the shipped machinery, with shorter times and smaller counts.
@@ -212,8 +213,13 @@ class Stage:
         ledger = Ledger(path, read_only=True)
         rows: list[Any] = list(ledger.read("SELECT pid, started FROM slot WHERE pid IS NOT NULL"))
         ledger.close()
-        for row in rows:
-            ProcessId(pid=row["pid"], started=row["started"]).signal_group(signal.SIGTERM)
+        models = [ProcessId(pid=row["pid"], started=row["started"]) for row in rows]
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for model in models:
+                model.signal_group(number)
+            deadline = time.monotonic() + END_S_MAX
+            while any(model.alive() for model in models) and time.monotonic() < deadline:
+                time.sleep(0.05)
 
 
 def _free(count: int) -> list[int]:
