@@ -1,6 +1,6 @@
 """Sections admin and state: who may ask the agent what, and where it keeps its memory."""
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from pydantic import Field
 
@@ -9,7 +9,7 @@ from agent.config.secret import Secret, read_secret
 from agent.config.section import FilePath, HostName, Listen, Name, Seconds, Section, Url
 
 Role: TypeAlias = Literal["read", "ingest", "labels", "operate", "approve"]
-ROLES: tuple[Role, ...] = Role.__args__  # type: ignore[attr-defined]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class TokenConfig(Section):

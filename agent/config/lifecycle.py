@@ -1,7 +1,7 @@
 """Sections about what is done: triggers, webhooks, retrain."""
 
 import re
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -34,7 +34,7 @@ EventType: TypeAlias = Literal[
     "remora.rollout.rolled_back",
     "remora.rollout.held",
 ]
-EVENT_TYPES: tuple[EventType, ...] = EventType.__args__  # type: ignore[attr-defined]
+EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 
 # Which way is worse: a trigger must name the bound on that side, or it would fire on improvement.
 # The metrics are those of detectors.quality: one that nobody computes would never fire.
