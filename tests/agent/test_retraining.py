@@ -113,6 +113,18 @@ async def test_fewer_errors_are_told_and_ask_for_no_retraining(
     assert len(workshop.controller.retraining._standing) == remembered
 
 
+async def test_a_run_learns_from_the_tick_in_which_its_evidence_began_to_grow(
+    workshop: Workshop,
+) -> None:
+    retraining = workshop.controller.retraining
+    for rows, opened_at in ((1_000, 10.0), (2_000, 20.0), (3_000, 30.0)):
+        retraining.on_tick(rows, opened_at)
+    event = reading("f0", "drift").to_json()
+    event["window"] = {"rows": 1_500, "from": 1_500, "to": 3_000}
+    assert retraining._window("run_1", {"findings": [event]})["from"] == 20.0
+    assert retraining._window("run_2", {"findings": []})["from"] is None
+
+
 async def test_a_target_that_was_added_is_told_without_a_restart(workshop: Workshop) -> None:
     workshop.controller.reconfigure(with_targets(workshop, "one", "two"))
     workshop.controller.retraining.on_readings([reading("f0", "drift")])

@@ -12,6 +12,8 @@ import pytest
 
 from agent import topology
 from agent.config import load_config
+from agent.labels import Label
+from agent.sampling import edge_keeps
 from agent.topology import Agent, infinite_cells
 
 
@@ -49,6 +51,21 @@ async def test_two_agents_do_not_share_a_directory(tmp_path: Path) -> None:
     theirs.close()
     second = an_agent(tmp_path, [])
     await second.stop()
+
+
+async def test_a_label_of_a_request_that_the_edge_did_not_keep_does_not_wait(
+    tmp_path: Path,
+) -> None:
+    agent = an_agent(tmp_path, [])
+    ids = [f"request-{number}" for number in range(40)]
+    half = agent.config.sampling.model_copy(update={"rate": 0.5})
+    agent.config = agent.config.model_copy(update={"sampling": half})
+    kept = [edge_keeps(id, rate=0.5, salt=agent._salt) for id in ids]
+    assert 0 < sum(kept) < len(ids)
+    counts = agent.intake.take_labels([Label(request_id=id, label="yes") for id in ids])
+    assert counts is not None
+    assert (counts["pending"], counts["not_sampled"]) == (sum(kept), len(ids) - sum(kept))
+    await agent.stop()
 
 
 async def test_a_channel_that_ends_is_asked_for_until_there_is_another(
