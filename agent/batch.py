@@ -213,6 +213,7 @@ def _as_kind(
     """The cells of one column as its kind, and how many were of a type it cannot have."""
     if feature.kind in ("categorical", "text"):
         cells = values.tolist() if isinstance(values, np.ndarray) else values
+        # What decoders give are Values; the columns of a group are typed no narrower than object.
         return objects([category(cell) for cell in cells]), 0  # type: ignore[arg-type]
     if isinstance(values, np.ndarray):
         return values, 0
