@@ -142,7 +142,10 @@ class FrontDesk:
                     writer.write(chunk)
                     await writer.drain()
                     async with asyncio.timeout(self._patience.idle_s):
-                        chunk = await loop.sock_recv(backend, RELAY_BYTES)
+                        # It closed without reading all of the request: its answer is what counts.
+                        with suppress(ConnectionResetError):
+                            chunk = b""
+                            chunk = await loop.sock_recv(backend, RELAY_BYTES)
                 return True
             finally:
                 uploading.cancel()
