@@ -17,6 +17,7 @@ class Model:
 
     def __init__(self, *, failing: float = 0.0) -> None:
         self.failing = failing
+        self.begun = 0  # heads of predictions that arrived, of whole requests or not
         self.requests = 0
         self.port = 0
         self.last_body = b""
@@ -40,6 +41,7 @@ class Model:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+                self.begun += "predict" in head
                 length = 0
                 for line in head.split("\r\n"):
                     if line.startswith("content-length:"):
