@@ -38,3 +38,7 @@ class Exchange:
     duration_s: float
     outcome: ExchangeOutcome
     weight: float  # 1 / probability of having been kept
+    first_body_s: float | None = None  # of the response's body; of a stream, its first token
+    draw: float = 0.0  # in [0, 1): what the sampler compared with its rates; 0: not drawn
+    uniform: bool = True  # kept by the uniform rate, not only by another strategy
+    shadow: bool = False  # a candidate's answer to a copy: no client has seen it

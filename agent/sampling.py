@@ -25,12 +25,11 @@ class Kept:
 def kept(exchange: Exchange) -> Kept:
     """The weight and the stratum of an exchange.
 
-    Every source of ours keeps by the uniform hash alone today, so a sound weight means the
-    uniform stratum. A weight that no probability can have (below 1, not finite) comes from a
+    A weight that no probability can have (below 1, not finite) comes from a
     source that does not know its own sampling: such rows are counted once and are no evidence.
     """
     if math.isfinite(exchange.weight) and exchange.weight >= 1.0:
-        return Kept(weight=exchange.weight, uniform=True)
+        return Kept(weight=exchange.weight, uniform=exchange.uniform)
     return Kept(weight=1.0, uniform=False)
 
 

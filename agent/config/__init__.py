@@ -1,7 +1,7 @@
 """The configuration: one frozen tree, loaded whole before anything starts.
 
-One file per group of sections (serving, detection, lifecycle, rollout, admin), tree.py puts them
-together, load.py reads file, environment and command line, checks.py knows what must fit.
+One file per group of sections (serving, sources, detection, lifecycle, rollout, admin), tree.py
+puts them together, load.py reads file, environment and command line, checks.py knows what must fit.
 """
 
 from agent.config.address import Address, parse_listen, parse_upstream
@@ -43,10 +43,16 @@ from agent.config.serving import (
     JsonPathConfig,
     ModelConfig,
     ProtocolConfig,
-    ProxySource,
-    RouteConfig,
     SamplingConfig,
     SchemaConfig,
+)
+from agent.config.sources import (
+    ProxySource,
+    PushSource,
+    RouteConfig,
+    SourceConfig,
+    TailSource,
+    TapSource,
 )
 from agent.config.tree import Config, config_schema, default_state_dir
 from agent.errors import ConfigError, Problem
@@ -75,6 +81,7 @@ __all__ = [
     "Problem",
     "ProtocolConfig",
     "ProxySource",
+    "PushSource",
     "QualityTrigger",
     "ReferenceConfig",
     "ResourcesConfig",
@@ -85,7 +92,10 @@ __all__ = [
     "ScheduleTrigger",
     "SchemaConfig",
     "Secret",
+    "SourceConfig",
     "StateConfig",
+    "TailSource",
+    "TapSource",
     "TokenConfig",
     "TriggerConfig",
     "WebhookTarget",

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from agent.config.key_path import KeyPath
 from agent.config.lifecycle import QualityTrigger, WebhookTarget
 from agent.config.section import Section
+from agent.config.sources import ProxySource, PushSource
 
 if TYPE_CHECKING:
     from agent.config.tree import Config
@@ -50,8 +51,11 @@ def check_role(config: "Config", role: AgentRole) -> Iterator[Finding]:
 
 
 def _sources(config: "Config") -> Iterator[Finding]:
-    if len(config.sources) > 1:
-        yield ("sources", 1), "is a second proxy: an agent has one, run another agent for it"
+    for index, source in enumerate(config.sources):
+        before = {earlier.kind for earlier in config.sources[:index]}
+        if source.kind != "tail" and source.kind in before:
+            what = f"is a second {source.kind}: an agent has one, run another agent for it"
+            yield ("sources", index), what
 
 
 def _doubles(config: "Config") -> Iterator[Finding]:
@@ -65,12 +69,17 @@ def _doubles(config: "Config") -> Iterator[Finding]:
         for index, name in enumerate(names):
             if name in names[:index]:
                 yield (*path, index, "name"), f"{name!r} is taken by an earlier one: rename it"
-    listens = [source.listen for source in config.sources] + [config.admin.listen]
-    for index, listen in enumerate(listens):
-        if listen in listens[:index] and not listen.endswith(":0"):
-            proxy = index < len(config.sources)
-            where: KeyPath = ("sources", index, "listen") if proxy else ("admin", "listen")
+    listens: list[tuple[KeyPath, str]] = [
+        (("sources", index, "listen"), source.listen)
+        for index, source in enumerate(config.sources)
+        if isinstance(source, ProxySource | PushSource)
+    ]
+    listens.append((("admin", "listen"), config.admin.listen))
+    taken: set[str] = set()
+    for where, listen in listens:
+        if listen in taken and not listen.endswith(":0"):
             yield where, f"{listen} is taken by an earlier one: choose another port"
+        taken.add(listen)
 
 
 def _protocol(config: "Config") -> Iterator[Finding]:
@@ -158,7 +167,8 @@ def _rollout(config: "Config") -> Iterator[Finding]:
         yield ("rollout", "total_s_min"), "is above rollout.duration_s_max: lower it"
     if rollout.candidate is None or rollout.candidate.upstream is None:
         return
-    if any(source.upstream == rollout.candidate.upstream for source in config.sources):
+    upstream = rollout.candidate.upstream
+    if any(isinstance(s, ProxySource) and s.upstream == upstream for s in config.sources):
         path = ("rollout", "candidate", "upstream")
         yield path, "is the stable model's own address: name a second slot"
 

@@ -12,6 +12,8 @@ from agent.errors import Problem, one_line
 
 _SILENT_KEYS = ("url", "token", "secret", "token_file", "secret_file", "callback_secret_file")
 _NAMED_IN_MESSAGE = ("cron",)
+# Lists of sections of several kinds ▶ the key that says which kind one is.
+_UNIONS: Mapping[str | int, str] = {"triggers": "on", "sources": "kind"}
 
 # pydantic's type of error ▶ (what is wrong, the mend), with its own numbers filled in.
 _WORDS: dict[str, str] = {
@@ -54,10 +56,11 @@ def problem_of(error: Mapping[str, Any], data: object, where: Callable[[KeyPath]
 
 def _own_path(path: KeyPath, kind: str) -> KeyPath:
     """pydantic puts the alternative's tag into the path of a union; the file has no such level."""
-    if path[:1] == ("triggers",) and len(path) > 2:
+    told_apart_by = _UNIONS.get(path[0]) if path else None
+    if told_apart_by is not None and len(path) > 2:
         path = (*path[:2], *path[3:])
-    if kind.startswith("union_tag"):
-        path = (*path, "on")
+    if told_apart_by is not None and kind.startswith("union_tag"):
+        path = (*path, told_apart_by)
     return path
 
 

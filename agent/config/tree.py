@@ -32,10 +32,10 @@ from agent.config.section import Section
 from agent.config.serving import (
     ModelConfig,
     ProtocolConfig,
-    ProxySource,
     SamplingConfig,
     SchemaConfig,
 )
+from agent.config.sources import ProxySource, SourceConfig
 from agent.errors import ConfigError, Problem
 
 SYSTEM_STATE = Path("/var/lib/remora")
@@ -46,7 +46,7 @@ class Config(Section):
 
     model: ModelConfig = ModelConfig()
     """What the model is called."""
-    sources: tuple[ProxySource, ...] = ()
+    sources: tuple[SourceConfig, ...] = ()
     """What brings exchanges in."""
     protocol: ProtocolConfig = ProtocolConfig()
     """How bodies are read."""
@@ -136,7 +136,7 @@ class Config(Section):
     @property
     def proxy(self) -> ProxySource:
         """The proxy. `check_role` sees to it that there is one before anything starts."""
-        return self.sources[0]
+        return next(source for source in self.sources if isinstance(source, ProxySource))
 
     @property
     def state_dir(self) -> Path:

@@ -44,14 +44,16 @@ FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
 
 _FRAME = struct.Struct("<IB")
 FRAME_HEAD_BYTES: Final = _FRAME.size
-# slot, outcome, id origin, flags | started, first byte (-1: none), duration, weight
-# | bytes of id, version, request, response
-_EXCHANGE = struct.Struct("<BBBBddddHHII")
+# slot, outcome, id origin, flags | started, first byte and first byte of the body (-1: none),
+# duration, weight | draw | bytes of id, version, request, response
+_EXCHANGE = struct.Struct("<BBBBdddddQHHII")
 _WHOLE_EXCHANGE = struct.Struct(_FRAME.format + _EXCHANGE.format[1:])  # both, packed at once
 _OUTCOME = struct.Struct("<BxHffQd")
 OUTCOME_BYTES: Final = _OUTCOME.size
 _REQUEST_TRUNCATED = 1
 _RESPONSE_TRUNCATED = 2
+_SHADOW = 4
+_BEYOND_UNIFORM = 8
 
 
 class ChannelError(ValueError):
@@ -60,7 +62,12 @@ class ChannelError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeRecord:
-    """One kept exchange as the edge saw it; the heads inside are not parsed yet."""
+    """One kept exchange as the edge saw it; the heads inside are not parsed yet.
+
+    `draw` is the 64-bit hash that decided about keeping it, 0 where nothing had to be decided.
+    `uniform` is false for what only a strategy beyond the uniform rate has kept. `shadow` marks
+    the answer of a candidate that the client never saw.
+    """
 
     slot: int
     outcome: int
@@ -73,8 +80,12 @@ class ExchangeRecord:
     response_truncated: bool
     started_at: float
     first_byte_s: float | None
+    first_body_s: float | None = None
     duration_s: float
     weight: float
+    draw: int = 0
+    uniform: bool = True
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +118,10 @@ def exchange_head(
     first_byte_s: float | None,
     duration_s: float,
     weight: float,
+    first_body_s: float | None = None,
+    draw: int = 0,
+    uniform: bool = True,
+    shadow: bool = False,
 ) -> bytes:
     """Everything of an exchange's frame that comes before the bytes of request and response.
 
@@ -119,11 +134,16 @@ def exchange_head(
         slot,
         outcome,
         id_from,
-        request_truncated * _REQUEST_TRUNCATED | response_truncated * _RESPONSE_TRUNCATED,
+        request_truncated * _REQUEST_TRUNCATED
+        | response_truncated * _RESPONSE_TRUNCATED
+        | shadow * _SHADOW
+        | (not uniform) * _BEYOND_UNIFORM,
         started_at,
         -1.0 if first_byte_s is None else first_byte_s,
+        -1.0 if first_body_s is None else first_body_s,
         duration_s,
         weight,
+        draw,
         len(id),
         len(version),
         request_bytes,
@@ -147,6 +167,10 @@ def encode_exchange(record: ExchangeRecord) -> bytes:
         first_byte_s=record.first_byte_s,
         duration_s=record.duration_s,
         weight=record.weight,
+        first_body_s=record.first_body_s,
+        draw=record.draw,
+        uniform=record.uniform,
+        shadow=record.shadow,
     )
     return head + record.request + record.response
 
@@ -161,8 +185,10 @@ def decode_exchange(payload: bytes) -> ExchangeRecord:
         flags,
         started_at,
         first_byte_s,
+        first_body_s,
         duration_s,
         weight,
+        draw,
         id_bytes,
         version_bytes,
         request_bytes,
@@ -187,8 +213,12 @@ def decode_exchange(payload: bytes) -> ExchangeRecord:
         response_truncated=bool(flags & _RESPONSE_TRUNCATED),
         started_at=started_at,
         first_byte_s=None if first_byte_s < 0 else first_byte_s,
+        first_body_s=None if first_body_s < 0 else first_body_s,
         duration_s=duration_s,
         weight=weight,
+        draw=draw,
+        uniform=not flags & _BEYOND_UNIFORM,
+        shadow=bool(flags & _SHADOW),
     )
 
 

@@ -15,8 +15,10 @@ from typing import Any
 
 from agent.edge import channel
 from agent.exchange import Exchange, ExchangeOutcome, Slot
-from agent.sources.source import kept_headers
+from agent.sources.source import SourceName, kept_headers
 from agent.wire.http1 import WireError, parse_request, parse_response
+
+_HASHES = 1 << 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +103,11 @@ class EdgeChannel:
         on_outcomes: Callable[[Sequence[Outcome]], None],
         on_counters: Callable[[EdgeCounters], None],
         *,
+        source: SourceName = "proxy",
         headers_also: Iterable[str] = (),
     ) -> None:
         self._sock = sock
+        self._source: SourceName = source
         self._on_exchange = on_exchange
         self._on_outcomes = on_outcomes
         self._on_counters = on_counters
@@ -188,7 +192,7 @@ class EdgeChannel:
         if kind == channel.EXCHANGE:
             record = channel.decode_exchange(payload)
             try:
-                exchange = to_exchange(record, headers_also=self._headers_also)
+                exchange = to_exchange(record, source=self._source, headers_also=self._headers_also)
             except WireError as error:
                 self.malformed[error.reason] += 1
                 return None
@@ -212,7 +216,12 @@ class _Reading(asyncio.Protocol):
         self._ended.set()
 
 
-def to_exchange(record: channel.ExchangeRecord, *, headers_also: Iterable[str] = ()) -> Exchange:
+def to_exchange(
+    record: channel.ExchangeRecord,
+    *,
+    source: SourceName = "proxy",
+    headers_also: Iterable[str] = (),
+) -> Exchange:
     """Raises WireError when the captured bytes are no HTTP; the caller counts its reason."""
     headers_also = tuple(headers_also)
     request = parse_request(record.request)
@@ -231,7 +240,7 @@ def to_exchange(record: channel.ExchangeRecord, *, headers_also: Iterable[str] =
         id=record.id.decode("latin-1"),
         minted=id_from == "minted",
         id_from=id_from,
-        source="proxy",
+        source=source,
         version=record.version.decode("utf-8", "replace"),
         slot=channel.SLOTS[record.slot],
         method=request.method,
@@ -249,6 +258,10 @@ def to_exchange(record: channel.ExchangeRecord, *, headers_also: Iterable[str] =
         duration_s=record.duration_s,
         outcome=channel.OUTCOME_NAMES[record.outcome],
         weight=record.weight,
+        first_body_s=record.first_body_s,
+        draw=record.draw / _HASHES,
+        uniform=record.uniform,
+        shadow=record.shadow,
     )
 
 

@@ -1,0 +1,64 @@
+"""The source `proxy`: in front of the model server."""
+
+from typing import Literal
+
+from agent.config.address import Address, parse_listen, parse_upstream
+from agent.config.section import (
+    Bytes,
+    Count,
+    Flag,
+    Listen,
+    Name,
+    Pattern,
+    Seconds,
+    Section,
+    Upstream,
+)
+
+
+class RouteConfig(Section):
+    """A name for the requests whose path matches."""
+
+    name: Name
+    """Label `route` of the metrics."""
+    pattern: Pattern
+    """Regular expression searched in the path; the first that matches wins."""
+
+
+class ProxySource(Section):
+    """The proxy in front of the model server."""
+
+    kind: Literal["proxy"] = "proxy"
+    """What brings exchanges in."""
+    listen: Listen = "0.0.0.0:9000"
+    """HOST:PORT, [v6]:PORT, :PORT or unix:/path."""
+    upstream: Upstream
+    """The model server: http://host:port or unix:/path."""
+    routes: tuple[RouteConfig, ...] = ()
+    """Named groups of paths; everything else is `other`."""
+    idle_s: Seconds = 4.0
+    """How long an idle connection to the upstream is kept; stay below the server's own limit."""
+    connect_timeout_s: Seconds = 2.0
+    """How long connecting to the upstream may take."""
+    total_timeout_s: Seconds = 300.0
+    """How long one exchange may take."""
+    client_idle_s: Seconds = 75.0
+    """How long an idle client connection is kept."""
+    head_bytes_max: Bytes = 65_536
+    """Longest request or response head."""
+    capture_bytes_max: Bytes = 1_048_576
+    """Bytes of a body, per direction, that a sampled copy may hold; more is cut off, and marked."""
+    connections_max: Count = 4096
+    """Client connections at once."""
+    forwarded: Flag = False
+    """Whether to add X-Forwarded-For and X-Forwarded-Proto."""
+
+    @property
+    def listen_address(self) -> Address:
+        """`listen`, parsed."""
+        return parse_listen(self.listen)
+
+    @property
+    def upstream_address(self) -> Address:
+        """`upstream`, parsed."""
+        return parse_upstream(self.upstream)
