@@ -67,6 +67,7 @@ def cells_of(rows: Sequence[Sequence[Any]], limits: DecodeLimits) -> Rows:
             raise DecodeError(DecodeReason.RAGGED_ROWS, f"lengths {sorted(lengths)[:5]}")
         width *= lengths.pop()
         require_width(width, limits)
+        require_cells(len(rows), width, limits)
         cells = list(chain.from_iterable(cells))
         kinds = set(map(type, cells))
         if kinds <= _NUMBERS:
@@ -85,6 +86,11 @@ def require_width(width: int, limits: DecodeLimits) -> None:
         raise DecodeError(DecodeReason.TOO_MANY_COLUMNS, f"{width} > {limits.columns_max}")
 
 
+def require_cells(rows: int, width: int, limits: DecodeLimits) -> None:
+    if rows * width > limits.cells_max:
+        raise DecodeError(DecodeReason.TOO_MANY_ROWS, f"over {limits.cells_max} cells")
+
+
 def require_names(names: Sequence[str], rows: int, limits: DecodeLimits) -> None:
     """Names that may stay in memory for as long as the model runs, and cells that may not.
 
@@ -92,8 +98,7 @@ def require_names(names: Sequence[str], rows: int, limits: DecodeLimits) -> None
         DecodeError: empty_batch, too_many_columns, too_many_rows, wrong_type.
     """
     require_width(len(names), limits)
-    if rows * len(names) > limits.cells_max:
-        raise DecodeError(DecodeReason.TOO_MANY_ROWS, f"over {limits.cells_max} cells")
+    require_cells(rows, len(names), limits)
     if max(map(len, names)) > limits.name_characters_max:
         raise DecodeError(DecodeReason.WRONG_TYPE, "a name is too long to be one")
 
