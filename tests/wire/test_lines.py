@@ -1,5 +1,7 @@
 """Lines of a growing file: how the bytes were cut does not matter, and long lines cost nothing."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +12,7 @@ CONTENT = st.binary(max_size=200).map(lambda data: data.replace(b"\x00", b"\n"))
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     places = sorted({0, len(data), *(place % (len(data) + 1) for place in cuts)})
-    return [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(places)]
 
 
 def plain(data: bytes, line_bytes_max: int) -> tuple[list[Line], int]:
