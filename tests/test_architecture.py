@@ -14,7 +14,7 @@ PACKAGES = ("agent", "detectors", "exporters", "retrain")
 EDGE_MAY_IMPORT = {"uvloop", "httptools", *sys.stdlib_module_names}
 # Present in a full environment, absent from a base install.
 EXTRAS = {
-    "evidently", "mlflow", "onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow", "ray",
+    "PIL", "evidently", "mlflow", "onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow", "ray",
     "river", "safetensors", "scipy", "sklearn", "torch",
 }  # fmt: skip
 # Run in processes of their own, where heavy imports are at home.

@@ -32,6 +32,9 @@ class DecodeReason(StrEnum):
     UNSUPPORTED_PROTOCOL = "unsupported_protocol"
     ROWS_MISMATCH = "rows_mismatch"
     ERROR_STATUS = "error_status"
+    ANSWER_FAILED = "answer_failed"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    REDACTED = "redacted"
     INCOMPLETE_EXCHANGE = "incomplete_exchange"
 
 
@@ -72,6 +75,12 @@ REMEDY: Mapping[DecodeReason, str] = {
     "rows, so that predictions cannot be told which row they are for.",
     DecodeReason.ERROR_STATUS: "The model server answered with an error. It is counted in the "
     "request metrics; look at its log.",
+    DecodeReason.ANSWER_FAILED: "The server answered 200 and then said inside the answer that it "
+    "had failed. Look at its log; such answers count in latency and tokens, not in statistics.",
+    DecodeReason.TOO_MANY_PIXELS: "An image says it has more pixels than `protocol.pixels_max`. "
+    "Raise the limit if such images are meant; it guards against files that unpack without end.",
+    DecodeReason.REDACTED: "Nothing is left of the request once `protocol.redact` has taken out "
+    "what it names. Narrow the rules if these requests are to be watched.",
     DecodeReason.INCOMPLETE_EXCHANGE: "There was no whole answer: the client left, the server "
     "was not reached or took too long. See the request metrics.",
 }
