@@ -2,20 +2,55 @@
 
 Kept means references to bytes that were forwarded anyway: nothing is copied until a batch is
 sent. Nothing here awaits, and nothing here may raise into the relay: an exchange that cannot be
-captured is dropped and counted.
+captured is dropped and counted. One number is drawn for an exchange, a hash of its id, and every
+rule compares its rate with that one; `agent/sampling.py` draws the very same.
 """
 
-import struct
-from hashlib import blake2b
+from collections.abc import Collection
 from typing import Final
 
+from agent.edge.capture_cost import CaptureCost
 from agent.edge.channel import exchange_head
-from agent.edge.counters import Counters
+from agent.edge.counters import CODES, Counters
+from agent.edge.draw import below, hasher, number
 from agent.edge.outbox import Outbox
 from agent.edge.settings import EdgeSettings
 
-_HASHES: Final = 1 << 64
-_number: Final = struct.Struct("<Q").unpack
+_OK: Final = CODES.index("2xx")
+
+
+class Rates:
+    """Rates as limits that draws are compared with; the weights are what the kept ones stand for.
+
+    A tape holds those that were in force when it was begun: what it stands for is decided then.
+    """
+
+    __slots__ = (
+        "below",
+        "drawn",
+        "error_weight",
+        "errors",
+        "kept_below",
+        "uniform_below",
+        "weight",
+    )
+
+    def __init__(
+        self, *, uniform: float, also: float, errors: float, error_codes: Collection[str]
+    ) -> None:
+        for name, rate in (("sampling", uniform), ("also", also), ("errors", errors)):
+            if not 0.0 <= rate <= 1.0:
+                raise ValueError(f"{name} rate {rate} is not between 0 and 1")
+        kept = max(uniform, also)
+        of_errors = max(kept, errors) if error_codes else kept
+        self.uniform_below = below(uniform)
+        self.kept_below = below(kept)  # whatever became of it
+        self.below = below(of_errors)  # what may turn out to be an error is held until then
+        self.drawn = uniform < 1.0  # else everything is kept, and nothing has to be decided
+        self.weight = 1.0 / kept if kept else 0.0
+        self.error_weight = 1.0 / of_errors if of_errors else 0.0
+        self.errors = tuple(code in error_codes for code in CODES)
+
 
 
 class Tape:
@@ -23,17 +58,21 @@ class Tape:
 
     __slots__ = (
         "_capture",
+        "draw",
+        "first_body_s",
+        "rates",
         "request",
         "request_bytes",
         "request_cut",
         "response",
         "response_bytes",
         "response_cut",
-        "weight",
     )
 
     _capture: "Capture"
-    weight: float
+    first_body_s: float | None  # when the first byte of the answer's body came
+    draw: int
+    rates: Rates
     request: list[bytes]
     request_bytes: int
     request_cut: bool
@@ -81,7 +120,7 @@ class Tape:
 
 
 class Capture:
-    """Decides by keyed hash of the request id, and hands finished exchanges to the outbox."""
+    """Decides by salted hash of the request id, and hands finished exchanges to the outbox."""
 
     def __init__(self, settings: EdgeSettings, counters: Counters, outbox: Outbox) -> None:
         self.side_bytes_max = settings.capture_bytes_max
@@ -89,36 +128,50 @@ class Capture:
         self._counters = counters
         self._outbox = outbox
         self.held_bytes = 0  # by all tapes that are not finished
+        # Attributes, so that timing a few calls now and then costs the others nothing.
+        self.begin = self._begin
+        self.keep = self._keep
+        self.cost = CaptureCost(self, begin=self._begin, keep=self._keep)
         self.set_sampling(rate=settings.sampling_rate, salt=bytes.fromhex(settings.sampling_salt))
 
-    def set_sampling(self, *, rate: float, salt: bytes) -> None:
-        if not 0.0 <= rate <= 1.0:
-            raise ValueError(f"sampling rate {rate} is not between 0 and 1")
-        # 64 bytes are blake2b's longest key.
-        self._copy_keyed = blake2b(digest_size=8, key=salt[:64], person=b"keep").copy
-        self.on = rate > 0.0
-        self._below = int(rate * _HASHES)
-        self._weight = 1.0 / rate if rate else 0.0
+    def set_sampling(
+        self,
+        *,
+        rate: float,
+        salt: bytes,
+        also: float = 0.0,
+        errors: float = 0.0,
+        error_codes: Collection[str] = (),
+    ) -> None:
+        """From the next exchange on: `rate` for the uniform stratum, `also` for what analysis will
+        choose from, `errors` for what ends with one of `error_codes`. Raises ValueError."""
+        self._rates = Rates(uniform=rate, also=also, errors=errors, error_codes=error_codes)
+        self._copy = hasher(salt).copy  # a copy is two thirds of the cost of a new one
+        self.on = self._rates.below > 0
 
-    def begin(self, id: bytes, request: bytes = b"") -> Tape | None:
-        """A tape when the exchange with this id is to be kept."""
+    def _begin(self, id: bytes, request: bytes = b"") -> Tape | None:
+        """A tape when the exchange with this id is to be kept, or may have to be."""
         try:
-            below = self._below
-            if below < _HASHES:
-                hash = self._copy_keyed()  # two thirds of the cost of one made with its key
+            rates = self._rates
+            draw = 0
+            if rates.drawn:
+                hash = self._copy()
                 hash.update(id)
-                if _number(hash.digest())[0] >= below:
+                draw = number(hash.digest())[0]
+                if draw >= rates.below:
                     return None
             if self.held_bytes >= self.total_bytes_max:
                 self._counters.drop("capture_memory")
                 return None
             tape = Tape()  # a constructor of its own would double the cost
             tape._capture = self
-            tape.weight = self._weight
+            tape.draw = draw
+            tape.rates = rates
             tape.request = []
             tape.response = []
             tape.request_bytes = tape.response_bytes = 0
             tape.request_cut = tape.response_cut = False
+            tape.first_body_s = None
         except Exception:
             self.failed()
             return None
@@ -134,7 +187,7 @@ class Capture:
         self.held_bytes += len(data)
         return data, cut
 
-    def keep(
+    def _keep(
         self,
         tape: Tape,
         slot: int,
@@ -145,8 +198,19 @@ class Capture:
         started_at: float,
         first_byte_s: float | None,
         duration_s: float,
+        shadow: bool = False,
+        code: int = _OK,
     ) -> None:
-        """Names at calls would cost half as much again as this method does."""
+        """`code` is the position in CODES of the answer's status, or of why there was none.
+
+        Names at calls would cost half as much again as this method does.
+        """
+        rates = tape.rates
+        draw = tape.draw
+        is_error = rates.errors[code]
+        if draw >= rates.kept_below and not is_error:
+            self.forget(tape)
+            return
         request_bytes = tape.request_bytes
         response_bytes = tape.response_bytes
         self.held_bytes -= request_bytes + response_bytes
@@ -164,12 +228,20 @@ class Capture:
                 started_at,
                 first_byte_s,
                 duration_s,
-                tape.weight,
+                rates.error_weight if is_error else rates.weight,
+                tape.first_body_s,
+                draw,
+                draw < rates.uniform_below,
+                shadow,
             )
             size = len(head) + request_bytes + response_bytes
             self._outbox.put([head, *tape.request, *tape.response], size)
         except Exception:
             self.failed()
+
+    def forget(self, tape: Tape) -> None:
+        """Nothing is to be kept of it after all."""
+        self.held_bytes -= tape.request_bytes + tape.response_bytes
 
     def failed(self) -> bool:
         """Whatever it was, the client's answer comes first. True: keep nothing more of this one."""

@@ -43,7 +43,7 @@ CODES: Final = (
     "timeout",
 )
 # Position in CODES of an outcome of the channel other than "ok".
-_CODE_OF_OUTCOME: Final = (0, 5, 6, 7)
+CODE_OF_OUTCOME: Final = (0, 5, 6, 7)
 VERSIONS_MAX: Final = 64
 _FOLD_AT: Final = 256
 
@@ -104,7 +104,7 @@ class Cell:
     def finished(
         self, outcome: int, status: int, duration_s: float, first_byte_s: float | None
     ) -> None:
-        code = _CODE_OF_OUTCOME[outcome] if outcome else status // 100 - 1
+        code = CODE_OF_OUTCOME[outcome] if outcome else status // 100 - 1
         self.codes[code] += 1
         self.in_flight -= 1
         self.duration[bisect_left(BOUNDS_S, duration_s)] += 1
@@ -134,6 +134,11 @@ class Counters:
     def in_flight(self) -> int:
         """A version with anything in flight is never forgotten, so this is all of it."""
         return sum(cell.in_flight for cells in self._versions.values() for cell in cells)
+
+    @property
+    def answered(self) -> int:
+        """Of the versions that are remembered."""
+        return sum(sum(cell.codes) for cells in self._versions.values() for cell in cells)
 
     def cells(self, version: str) -> list[Cell]:
         """One cell for each route, made when a version is first routed to."""

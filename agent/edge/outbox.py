@@ -8,6 +8,7 @@ A batch that the socket took in part is finished before anything else, so the st
 import asyncio
 import json
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -53,6 +54,7 @@ class Outbox:
         self._writer_on = False
         self._flush_due: asyncio.Handle | None = None
         self._flush_soon = False
+        self.sending_s = 0.0  # CPU seconds that sending kept exchanges has cost so far
 
     def attach(self, sock: socket.socket) -> None:
         """A new analysis: what was on its way to the old one is dropped, and counted."""
@@ -110,10 +112,12 @@ class Outbox:
             self._flush_due = None
         if self._sock is None or (self._rest and not self._send_rest()):
             return
+        started = time.thread_time()
         outcomes, count = self._make_outcomes()
         if self._parts or outcomes:
             self._rest_outcomes = count
             self._send(b"".join(self._parts + outcomes))
+        self.sending_s += time.thread_time() - started
 
     def send_counters(self) -> None:
         """Only onto an empty channel: counters are cumulative, a later snapshot says it all."""

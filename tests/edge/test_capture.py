@@ -80,7 +80,7 @@ async def test_sampling_keeps_its_share_and_weighs_it(house: House) -> None:
     kept = [edge.capture.begin(b"id-%d" % number) for number in range(4_000)]
     tapes = [tape for tape in kept if tape is not None]
     assert abs(len(tapes) - 1_000) < 4 * (4_000 * 0.25 * 0.75) ** 0.5
-    assert {tape.weight for tape in tapes} == {4.0}
+    assert {tape.rates.weight for tape in tapes} == {4.0}
     edge.capture.set_sampling(rate=0.5, salt=b"s")
     for number, tape in enumerate(kept):
         if tape is not None:
