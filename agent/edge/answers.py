@@ -7,6 +7,7 @@ CONNECTION_CLOSE: Final = b"\r\nConnection: close"
 
 _LINES: Final = {
     400: b"HTTP/1.1 400 Bad Request",
+    408: b"HTTP/1.1 408 Request Timeout",
     431: b"HTTP/1.1 431 Request Header Fields Too Large",
     502: b"HTTP/1.1 502 Bad Gateway",
     503: b"HTTP/1.1 503 Service Unavailable",

@@ -26,15 +26,19 @@ _ALWAYS_OUT = re.compile(
 NEVER_OUT: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
 _PLAIN_CONNECTION: Final[frozenset[bytes]] = frozenset({b"", b"keep-alive", b"close"})
 
+# RFC 9110 9.2.2: doing it twice is doing it once.
+_IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
+
 _CHUNK_LINE_BYTES_MAX: Final = 16_384
 # Lines come from clients: when there are too many, forget all rather than keep all.
 _LINES_MAX: Final = 4_096
 _HEADERS_MAX: Final = 1_024
 _LINE_KEPT_BYTES_MAX: Final = 512
 
-_PLAIN, _LENGTH, _CODING, _CONNECTION, _UPGRADE, _OUT, _KEY = range(5, 12)
+_PLAIN, _LENGTH, _HOST, _CODING, _CONNECTION, _UPGRADE, _OUT, _KEY = range(5, 13)
 _KINDS: Final = {
     b"content-length": _LENGTH,
+    b"host": _HOST,
     b"transfer-encoding": _CODING,
     b"connection": _CONNECTION,
     b"keep-alive": _OUT,
@@ -100,11 +104,12 @@ def new_head(line: "RequestLine") -> RequestHead:
 class RequestLine:
     """The first line of a request. The same few come again and again, so they are remembered."""
 
-    __slots__ = ("bodiless", "method", "path", "plain", "route", "version_1_1")
+    __slots__ = ("bodiless", "idempotent", "method", "path", "plain", "route", "version_1_1")
 
     def __init__(self, method: bytes, path: bytes, version_1_1: bool, route: int) -> None:
         self.method = method
         self.bodiless = method == b"HEAD"
+        self.idempotent = method in _IDEMPOTENT
         self.path = path
         self.version_1_1 = version_1_1
         self.plain = version_1_1 and not self.bodiless
@@ -118,6 +123,7 @@ class HeadReader:
         self._route = route
         self._lines: dict[bytes, RequestLine] = {}
         self._plain: set[bytes] = set()  # header lines in which there is nothing to read
+        self._hosts: set[bytes] = set()
         self._lengths: dict[bytes, int] = {}  # Content-Length lines
         self._id_start = b"x-request-id: "
         self._kinds: dict[bytes, int] = {}
@@ -139,10 +145,17 @@ class HeadReader:
         del lines[0]
         head = new_head(line)
         plain = self._plain
+        hosts = self._hosts
         lengths = self._lengths
         id_start = self._id_start
+        hosted = False
         for text in lines:
             if text in plain:
+                continue
+            if text in hosts:
+                if hosted:
+                    return None  # two: who is asked would depend on who reads
+                hosted = True
                 continue
             length = lengths.get(text)
             if length is not None:
@@ -157,6 +170,10 @@ class HeadReader:
                     continue
             if not self._header(head, text):
                 return None
+            if text in hosts:
+                if hosted:
+                    return None
+                hosted = True
         if head.edited and (head.upgrade or head.named is not _PLAIN_CONNECTION):
             _settle_upgrade(head)
         return head
@@ -180,6 +197,12 @@ class HeadReader:
                 if len(self._plain) >= _HEADERS_MAX:
                     self._plain.clear()
                 self._plain.add(text)
+        elif kind == _HOST:
+            if len(text) > _LINE_KEPT_BYTES_MAX:
+                return False  # no name is that long
+            if len(self._hosts) >= _HEADERS_MAX:
+                self._hosts.clear()
+            self._hosts.add(text)
         elif kind == _LENGTH:
             # Python's int() takes more than HTTP does: signs, underscores, other digits.
             if not value.isdigit() or len(value) > 18:

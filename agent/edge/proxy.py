@@ -20,6 +20,7 @@ from agent.edge.framing import (
 )
 from agent.edge.heads import RequestHead
 from agent.edge.in_flight import BODY, CLOSED, IDLE, LINGER, TUNNEL, WAIT, InFlight
+from agent.edge.unread import unread
 from agent.edge.upstream import TIMEOUT, UNREACHABLE, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -36,13 +37,11 @@ _now = time.monotonic
 class Client(InFlight):
     """One accepted connection."""
 
-    __slots__ = ("_attempt", "_framing", "_held", "_sent_bytes", "_stuck", "_upstream")
+    __slots__ = ("_attempt", "_framing", "_sent_bytes", "_upstream")
 
     def __init__(self, edge: "Edge") -> None:
         super().__init__(edge)
         self._framing = RequestFraming(edge.reader)
-        self._held = b""  # of a head that is not whole yet
-        self._stuck = False  # the client does not read its answers: no further request is begun
         self._attempt = 0  # at connecting; an older attempt's result is nobody's any more
         self._upstream: UpstreamConnection | None = None
         self._sent_bytes = 0
@@ -79,6 +78,7 @@ class Client(InFlight):
                 self.transport.pause_reading()
         elif stage == TUNNEL:
             assert self._upstream is not None
+            self._moved = True
             self._upstream.transport.write(data)
 
     def eof_received(self) -> bool:
@@ -184,7 +184,9 @@ class Client(InFlight):
         id = self._id = head.id or (ids.pop() if ids else edge.minter.mint())
         slot = edge.router.stable
         if edge.router.candidate is not None:
-            slot = self._pick(head.key or id, now)
+            slot = self._pick(head, id, now)
+            if self._draft is not None:
+                self._draft.add(data)
         self._slot = slot
         cell = self._cell = slot.cells[head.line.route]
         cell.in_flight += 1
@@ -202,15 +204,21 @@ class Client(InFlight):
         if edge.capture.on:
             self._tape = edge.capture.begin(id, data)
 
-    def _pick(self, key: bytes, now: float) -> "Slot":
+    def _pick(self, head: RequestHead, id: bytes, now: float) -> "Slot":
         router = self._edge.router
+        slot = router.pick(head.key or id, now)
         self._tracked = router.watched(now)
         if self._tracked:
             self.plain = False
-        return router.pick(key, now)
+            if slot is router.stable and router.copies(id):
+                self._draft = self._edge.shadows.draft(head, id)
+        return slot
 
     def _forward(self, data: bytes) -> None:
+        self._moved = True
         upstream = self._upstream
+        if self._draft is not None:
+            self._draft.add(data)
         if self._sent is not None:
             self._sent.append(data)
             self._sent_bytes += len(data)
@@ -223,6 +231,11 @@ class Client(InFlight):
             upstream.write(data)
         if self._tape is not None:
             self._tape.add_request(data)
+
+    def unsent_bytes(self) -> int:
+        upstream = self._upstream
+        waiting = 0 if upstream is None else upstream.transport.get_write_buffer_size()
+        return self.transport.get_write_buffer_size() + waiting
 
     def _connect(self) -> None:
         self._attempt += 1
@@ -258,15 +271,21 @@ class Client(InFlight):
         self._upstream = None
         if self._stage == TUNNEL:
             self.transport.close()
-        elif self._sent is not None and upstream.idle_since:
+        elif self._sent is not None and upstream.idle_since and self._may_repeat(upstream):
             # The server closed an idle connection just as we took it: this is not its answer.
             self._edge.counters.retries += 1
             self._connect()
         else:
             self.failed(UNREACHABLE)
 
+    def _may_repeat(self, upstream: UpstreamConnection) -> bool:
+        head = self.head
+        if head is not None and head.line.idempotent:
+            return True
+        return unread(upstream.transport, self._sent_bytes, upstream.error)
+
     def failed(self, outcome: int) -> None:
-        """There will be no response, or not all of it."""
+        slow_client = self._stage == BODY and self.transport.is_reading()
         self._drop_upstream()
         now = _now()
         if self._status:
@@ -275,7 +294,8 @@ class Client(InFlight):
             return
         keep = self.keep and self._stage == WAIT
         self.keep = keep
-        self._write_error(_STATUS[outcome], OUTCOME_NAMES[outcome], keep=keep)
+        status = 408 if outcome == TIMEOUT and slow_client else _STATUS[outcome]
+        self._write_error(status, OUTCOME_NAMES[outcome], keep=keep)
         self._record(outcome, now)
         self._next(now)
 
@@ -300,8 +320,10 @@ class Client(InFlight):
         tape = self._tape
         if tape is not None:
             assert self.head is not None
+            if head.size > len(head.text):
+                tape.first_body_s = duration_s
             tape.add_response(data)
-            self._keep(tape, self.head, OK, duration_s, duration_s)
+            self._keep(tape, self.head, OK, duration_s, duration_s, head.code)
         self._cell.answered(head.code, duration_s)
         self.head = self._sent = self._upstream = None
         upstream.client = None
@@ -368,24 +390,3 @@ class Client(InFlight):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.transport.resume_reading()
-
-    def sweep(self, now: float) -> None:
-        """Called a few times a second for each connection: the limits in time."""
-        settings = self._edge.settings
-        if self.head is not None:
-            if now - self._started > settings.total_timeout_s:
-                self.failed(TIMEOUT)
-        elif self._stage == IDLE:
-            limit_s = settings.head_timeout_s if self._held else settings.client_idle_s
-            if now - self._touched > limit_s:
-                self.transport.close()
-        elif self._stage == LINGER or self._stuck:
-            limit_s = settings.client_idle_s if self._stuck else settings.linger_s
-            if now - self._touched > limit_s:
-                self.transport.abort()
-
-    def drain(self) -> None:
-        """No further request: between two of them the connection is closed now."""
-        self.keep = self.plain = False
-        if self._stage == IDLE:
-            self.transport.close()

@@ -18,8 +18,8 @@ from agent.edge.pool import Pool
 from agent.edge.settings import EdgeSettings, split_address
 
 if TYPE_CHECKING:
+    from agent.edge.asker import Asker
     from agent.edge.counters import Counters
-    from agent.edge.proxy import Client
 
 UNREACHABLE: Final = OUTCOME_NAMES.index("upstream_unreachable")
 TIMEOUT: Final = OUTCOME_NAMES.index("timeout")
@@ -55,6 +55,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_to_come",
         "_tunnel",
         "client",
+        "error",
         "half_closed",
         "idle_since",
         "on_message_begin",
@@ -65,7 +66,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def __init__(self, pool: Pool, counters: "Counters", head_bytes_max: int) -> None:
         self.pool = pool
-        self.client: Client | None = None
+        self.client: Asker | None = None
         self.transport: asyncio.Transport
         self.write: Callable[[bytes], None]  # the transport's
         self._counters = counters
@@ -83,6 +84,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._tunnel = False
         self._held = b""
         self.half_closed = False
+        self.error: Exception | None = None  # that ended it
         self.idle_since = 0.0  # 0 on the first request: only later a close may cross with one
         self._paused = False
 
@@ -136,7 +138,9 @@ class UpstreamConnection(asyncio.Protocol):
             self.pool.remove(self)
             return
         self.client = None
-        if self._in_body and not self._sized and exc is None:
+        self.error = exc
+        # Under TLS only a close that was announced ends a body that has no other end.
+        if self._in_body and not self._sized and exc is None and self.half_closed:
             client.finished(self, keep=False)
         else:
             client.upstream_lost(self)
@@ -160,11 +164,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     # Reading one response.
 
-    def serve(self, client: "Client", data: bytes) -> None:
+    def serve(self, client: "Asker", data: bytes) -> None:
         self.client = client
         self.write(data)
 
-    def _head(self, client: "Client", data: bytes) -> None:
+    def _head(self, client: "Asker", data: bytes) -> None:
         self._fresh = False
         if self._held:
             data = self._held + data
@@ -195,7 +199,7 @@ class UpstreamConnection(asyncio.Protocol):
                 return
         self._final(client, status, data, end)
 
-    def _interim(self, client: "Client", data: bytes, end: int) -> bool:
+    def _interim(self, client: "Asker", data: bytes, end: int) -> bool:
         switching = data[9:12] == b"101"
         if switching and not client.may_tunnel():
             self._broken(client)
@@ -211,12 +215,12 @@ class UpstreamConnection(asyncio.Protocol):
             client.interim(edit_response(data, end) + b"\r\n\r\n")
         return True
 
-    def _start_tunnel(self, client: "Client", data: bytes) -> None:
+    def _start_tunnel(self, client: "Asker", data: bytes) -> None:
         if data:
             client.write(data)
         client.tunnel()
 
-    def _final(self, client: "Client", status: int, data: bytes, end: int) -> None:
+    def _final(self, client: "Asker", status: int, data: bytes, end: int) -> None:
         if client.bodiless:
             self._bodiless(client, status, data, end)
             return
@@ -244,7 +248,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._in_body = True
         client.answer(status, head.opening, data[end:])
 
-    def _bodiless(self, client: "Client", status: int, data: bytes, end: int) -> None:
+    def _bodiless(self, client: "Asker", status: int, data: bytes, end: int) -> None:
         """The answer to HEAD: a parser of its own, for ours would wait for the body."""
         listener = _HeadOnly()
         parser = HttpResponseParser(listener)
@@ -260,7 +264,7 @@ class UpstreamConnection(asyncio.Protocol):
         client.answer(status, edit_response(data, end) + REQUEST_ID, b"\r\n\r\n")
         self._finish(client)
 
-    def _body(self, client: "Client", data: bytes) -> None:
+    def _body(self, client: "Asker", data: bytes) -> None:
         if not self._feed(data):
             self._broken(client)
             return
@@ -287,14 +291,14 @@ class UpstreamConnection(asyncio.Protocol):
         if not self._to_come:
             self._to_come.append(None)
 
-    def _finish(self, client: "Client") -> None:
+    def _finish(self, client: "Asker") -> None:
         self.client = None
         self._in_body = False
         self._fresh = True
         self._expect()
         client.finished(self, keep=self._keep)
 
-    def _broken(self, client: "Client") -> None:
+    def _broken(self, client: "Asker") -> None:
         """What came is no response: the client must not see it."""
         self.client = None
         self.transport.abort()
