@@ -5,7 +5,7 @@ from collections.abc import Callable
 from agent.slots import Slots
 from agent.sources.proxy import Route, Upstream
 from retrain.registry import Registry
-from retrain.rollout import Rollout
+from retrain.rollout import Rollout, State
 
 
 def desired_route(
@@ -27,7 +27,7 @@ def desired_route(
     if address is None:
         return None
     candidate: Upstream | None = None
-    weight = 0.0
+    weight = shadow = 0.0
     if rollout is not None:
         # During the bake the old model stays known at weight 0: requests are still watched.
         other = rollout.stable_slot if rollout.promoted else rollout.candidate_slot
@@ -36,10 +36,13 @@ def desired_route(
         if other != stable.name and its_address is not None:
             candidate = Upstream(address=its_address, version=label(digest))
             weight = 0.0 if rollout.promoted else rollout.weight
+            copied = rollout.state is State.SHADOW and not rollout.waiting
+            shadow = rollout.policy.shadow if copied else 0.0
     return Route(
         generation=registry.generation(),
         stable=Upstream(address=address, version=label(stable.digest)),
         candidate=candidate,
         weight=weight,
+        shadow=shadow,
         lease_s=lease_s,
     )

@@ -34,7 +34,7 @@ def families(seen: ScrapeInput) -> list[Family]:
 
 def _traffic(seen: ScrapeInput) -> list[Family]:
     cells = seen.totals.cells()
-    bounds = seen.totals.latest.bounds_s if seen.totals.latest else ()
+    bounds = seen.totals.bounds_s
     codes: list[Row] = []
     durations: list[Row] = []
     first_bytes: list[Row] = []
@@ -86,6 +86,13 @@ def _intake(seen: ScrapeInput) -> list[Family]:
             "Share of exchanges that are copied for analysis.",
             "model",
             [(model, seen.sampling_rate)],
+        ),
+        family(
+            "capture_completeness_ratio",
+            "gauge",
+            "Share of what a source was to copy that it has whole.",
+            "source",
+            [((source,), ratio) for source, ratio in sorted(seen.completeness.items())],
         ),
         family(
             "dropped_total",
@@ -185,7 +192,7 @@ def _release(seen: ScrapeInput) -> list[Family]:
             "rollout_state",
             "gauge",
             "0 staging, 1 canary, 2 promoting, 3 baking, 4 live, 5 held, 6 rolling back, "
-            "7 rolled back, 8 aborted, 9 failed.",
+            "7 rolled back, 8 aborted, 9 failed, 10 shadow.",
             "model candidate",
             state,
         ),

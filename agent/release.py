@@ -17,9 +17,11 @@ import structlog
 
 from agent.config import Config
 from agent.desired_route import desired_route
+from agent.inference import Inference
 from agent.labels import Joined
 from agent.monitor import ModelMonitor
 from agent.outcome_order import InOrder
+from agent.pairing import Pairs
 from agent.release_rules import (
     cause,
     losses_of,
@@ -27,7 +29,7 @@ from agent.release_rules import (
     plan,
     reference_in,
     rollout_policy,
-    strategy_named,
+    with_strategy,
 )
 from agent.slots import Slots, verified
 from agent.sources.proxy import Outcome as EdgeOutcome
@@ -65,7 +67,7 @@ log = structlog.get_logger("remora.release")
 ASSESS_EVERY_S = 1.0
 SAVE_ANALYSIS_EVERY_S = 2.0
 STATE_NUMBER = {state: number for number, state in enumerate(State)}
-WATCHED = frozenset({State.CANARY, State.PROMOTING, State.BAKING, State.HELD})
+WATCHED = frozenset({State.SHADOW, State.CANARY, State.PROMOTING, State.BAKING, State.HELD})
 
 SendRoute = Callable[[Route], None]
 Publish = Callable[[sqlite3.Connection, Rollout, Notify], None]
@@ -107,6 +109,7 @@ class Release:
         self._tasks: set[asyncio.Task[None]] = set()
         self._labels: dict[str, str] = {}  # digest to label, which never changes
         self.rollbacks: Counter[str] = Counter()
+        self.pairs = Pairs(tolerance=config.rollout.shadow.tolerance)
 
     # Life.
 
@@ -174,7 +177,7 @@ class Release:
             raise NotAdmitted("no stable model is known yet")
         policy = rollout_policy(self._config)
         if strategy is not None:
-            policy = replace(policy, strategy=strategy_named(strategy))
+            policy = with_strategy(policy, strategy)
         rollout = Rollout(
             id=f"rollout_{uuid.uuid4().hex[:12]}",
             candidate=version.digest if version is not None else digest,
@@ -193,6 +196,7 @@ class Release:
         before = (self.rollout, self._analysis, self.assessment)
         self.rollout, self._analysis = admitted, Analysis(plan(self._config))
         self.assessment = None
+        self.pairs = Pairs(tolerance=self._config.rollout.shadow.tolerance)
         self._arriving = InOrder()  # what still waits is of the rollout before
         try:
             self.apply(Started(actor=actor), actor=actor)
@@ -254,8 +258,19 @@ class Release:
                     candidate=self.label(rollout.candidate),
                     stable=self.label(rollout.stable),
                     clustered=self._config.rollout.client_key is not None,
+                    shadow=rollout.state is State.SHADOW,
                 )
             )
+
+    def on_answer(self, inference: Inference, shadow: bool) -> None:
+        """What either model answered, while the candidate is asked the same."""
+        rollout, analysis = self._flying(), self._analysis
+        if rollout is None or rollout.state is not State.SHADOW:
+            return
+        schema = self._monitor.schema_learner.schema
+        self.pairs.take(inference, schema, shadow=shadow, now=self._clock())
+        if self.pairs.invalid and analysis is not None:
+            analysis.observe_invalid_output("candidate", "NaN or infinity to a copy")
 
     def on_labelled(self, joined: Sequence[Joined]) -> None:
         """Labels of either arm."""
@@ -284,7 +299,13 @@ class Release:
         if analysis is not None and rollout.state in WATCHED and now >= self._assess_at:
             self._assess_at = now + ASSESS_EVERY_S
             self.assessment = analysis.assess(now)
-            self.apply(Measured(assessment=self.assessment))
+            self.apply(
+                Measured(
+                    assessment=self.assessment,
+                    pairs=self.pairs.compared,
+                    disagreeing=self.pairs.disagreeing,
+                )
+            )
             if now >= self._save_at:
                 self._save_at = now + SAVE_ANALYSIS_EVERY_S
                 self.registry.save_analysis(rollout.id, analysis.state())
@@ -302,10 +323,8 @@ class Release:
             case StopSlot(slot=slot):
                 self._begin(self._slots.stop(slot))
             case SetWeights() | BeginStep():
-                if isinstance(command, BeginStep) and self._analysis is not None:
-                    self._analysis.begin_step(
-                        step=command.step, weight=command.weight, at=self._clock()
-                    )
+                if isinstance(command, BeginStep):
+                    self._begin_step(command)
                 self.route_again()
             case MakeStable(slot=slot, digest=digest):
                 self.registry.make_stable(
@@ -319,6 +338,14 @@ class Release:
                 self._use_reference(digest)
             case _:
                 assert isinstance(command, DURABLE)  # written with the rollout
+
+    def _begin_step(self, command: BeginStep) -> None:
+        if command.anew and self.rollout is not None:
+            # What copies have shown is in the ledger; the canary is judged by its own requests.
+            self._analysis = Analysis(plan(self._config))
+            self._arriving = InOrder()
+        if self._analysis is not None:
+            self._analysis.begin_step(step=command.step, weight=command.weight, at=self._clock())
 
     def _use_reference(self, digest: str) -> None:
         """Detection goes on against what this version was made from; nothing stays latched."""

@@ -4,10 +4,12 @@ Values only; the performer is `agent.release`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import structlog
+from pydantic import TypeAdapter, ValidationError
 
 from agent.config import Config
 from agent.labels import Joined
@@ -21,6 +23,7 @@ from retrain.guards import AnalysisPlan
 from retrain.registry import Version
 from retrain.rollout import Refused as NotAdmitted
 from retrain.rollout import RolloutPolicy
+from retrain.rollout_state import Strategy
 from retrain.rollout_messages import Measured, Operator, RolloutEvent, SlotFailed
 
 log = structlog.get_logger("remora.release")
@@ -28,6 +31,10 @@ log = structlog.get_logger("remora.release")
 
 # Every word that `cause` may say.
 ROLLBACK_REASONS = ("evidence", *get_args(HardStop), "slot_failed", "operator", "time")
+
+
+# What a person may ask for.
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 def cause(event: RolloutEvent) -> str:
@@ -66,6 +73,10 @@ def rollout_policy(config: Config) -> RolloutPolicy:
     ready_s = rollout.candidate.ready_timeout_s if rollout.candidate is not None else 0.0
     return RolloutPolicy(
         strategy=rollout.strategy,
+        shadow=rollout.shadow.share,
+        shadow_requests_min=rollout.shadow.requests_min,
+        shadow_s_min=rollout.shadow.duration_s_min,
+        disagreement_max=rollout.shadow.disagreement_max,
         steps=tuple(rollout.steps),
         step_requests_min=rollout.step_requests_min,
         promote_requests_min=rollout.promote_requests_min,
@@ -79,10 +90,15 @@ def rollout_policy(config: Config) -> RolloutPolicy:
     )
 
 
-def strategy_named(name: str) -> Any:
-    if name not in ("canary", "immediate"):
-        raise NotAdmitted(f"strategy {name!r} is none of canary, immediate")
-    return name
+def with_strategy(policy: RolloutPolicy, name: str) -> RolloutPolicy:
+    """The policy as a person wants it for one rollout. Raises `Refused` for what cannot be."""
+    try:
+        strategy = TypeAdapter(Strategy).validate_python(name)
+    except ValidationError:
+        raise NotAdmitted(f"strategy {name!r} is none of {', '.join(STRATEGIES)}") from None
+    if strategy == "shadow" and not policy.shadow:
+        raise NotAdmitted("rollout.shadow.share is 0: nothing would be copied")
+    return replace(policy, strategy=strategy)
 
 
 def reference_in(version: Version) -> Reference | None:
@@ -102,10 +118,15 @@ def reference_in(version: Version) -> Reference | None:
 
 
 def outcomes_of(
-    seen: Iterable[EdgeOutcome], *, candidate: str, stable: str, clustered: bool
+    seen: Iterable[EdgeOutcome], *, candidate: str, stable: str, clustered: bool, shadow: bool
 ) -> Iterator[Outcome]:
-    """What the edge saw, as the analysis takes it; `candidate` and `stable` are version labels."""
+    """What the edge saw, as the analysis takes it; `candidate` and `stable` are version labels.
+
+    Copies count only while there are nothing but copies: `shadow`.
+    """
     for outcome in seen:
+        if outcome.shadow and not shadow:
+            continue
         # A client that left says nothing about the model; late news of an earlier candidate says
         # nothing about this one.
         if outcome.outcome == "client_disconnect" or outcome.version not in (candidate, stable):

@@ -174,12 +174,13 @@ class Registry:
     # The upstream that the configuration names.
 
     def reconcile_upstream(
-        self, upstream: str, *, label: str, digest: str | None, at: float
+        self, upstream: str, *, label: str, digest: str | None, at: float, routed: bool = True
     ) -> str | None:
         """Register what the configuration calls the stable model; what differs, in words.
 
         At the first start it becomes stable. Later the stable slot of the ledger stands. Another
-        upstream than last time is a new version: stable if the one it replaces was.
+        upstream than last time is a new version: stable if the one it replaces was. Where nobody
+        routes (any more), no promoted model can be what answers: the configured one is stable.
         """
         known = digest or external(upstream)
         with self._ledger.transaction() as db:
@@ -193,6 +194,9 @@ class Registry:
                 self.make_stable("A", at=at, actor="configuration", reason=reason)
                 self._set_reference(known, at=at, reason=reason)
                 return None
+            promoted = stable.address not in (before, upstream)
+            if not routed and promoted and self.in_flight() is None:
+                return self._unrouted(stable, upstream, known, at=at)
             if before != upstream:
                 return self._changed_upstream(stable, before, upstream, known, at=at)
         if stable.address == upstream:
@@ -201,6 +205,14 @@ class Registry:
             f"the configuration names {upstream}, but slot {stable.name} ({stable.digest} at "
             f"{stable.address}) was promoted and stays stable"
         )
+
+    def _unrouted(self, stable: SlotRecord, upstream: str, digest: str, *, at: float) -> str:
+        other: Slot = "B" if stable.name == "A" else "A"
+        reason = f"nothing is relayed any more: {digest} is stable, not {stable.digest}"
+        self.set_slot(SlotRecord(name=other, digest=digest, address=upstream))
+        self.make_stable(other, at=at, actor="configuration", reason=reason)
+        self._set_reference(digest, at=at, reason=reason)
+        return reason
 
     def _changed_upstream(
         self, stable: SlotRecord, before: str, upstream: str, digest: str, *, at: float

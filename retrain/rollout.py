@@ -4,8 +4,7 @@ What is not in `TRANSITIONS` cannot happen: an event without a row that applies 
 Of several rows the first whose guard answers is taken. Somebody else performs the commands, after
 both the rollout and what it recorded are on disk, and reports back with events.
 
-Every state that has not ended has a row for `tick` that leads out of it by its deadline. SHADOW,
-when it comes, is a state between STAGING and CANARY with rows of its own.
+Every state that has not ended has a row for `tick` that leads out of it by its deadline.
 """
 
 from dataclasses import dataclass, replace
@@ -62,6 +61,7 @@ _S = State
 TRANSITIONS: tuple[Transition, ...] = (
     # Its slot is being started.
     _row(_S.STAGING, "started", when.not_begun, _S.STAGING, do.start),
+    _row(_S.STAGING, "slot_ready", when.ready_for_shadow, _S.SHADOW, do.shadow),
     _row(_S.STAGING, "slot_ready", when.ready_for_canary, _S.CANARY, do.first_step),
     _row(_S.STAGING, "slot_ready", when.candidate_ready, _S.PROMOTING, do.all_traffic),
     _row(_S.STAGING, "slot_failed", when.load_may_be_retried, _S.STAGING, do.start_again),
@@ -70,6 +70,26 @@ TRANSITIONS: tuple[Transition, ...] = (
     _row(_S.STAGING, "operator_abort", when.operator, _S.ABORTED, do.stop_unused),
     _row(_S.STAGING, "operator_rollback", when.operator, _S.ABORTED, do.stop_unused),
     _row(_S.STAGING, "restarted", when.new_boot, _S.STAGING, do.restart),
+    # It answers copies, which no client sees.
+    _row(_S.SHADOW, "slot_failed", when.candidate_failed, _S.ROLLING_BACK, do.roll_back),
+    _row(_S.SHADOW, "measured", when.is_worse, _S.ROLLING_BACK, do.roll_back),
+    _row(_S.SHADOW, "measured", when.frozen_changed, _S.SHADOW, do.set_frozen),
+    _row(_S.SHADOW, "measured", when.shadow_asks, _S.HELD, do.hold),
+    _row(_S.SHADOW, "measured", when.shadow_over, _S.CANARY, do.first_step),
+    _row(_S.SHADOW, "measured", when.was_idle, _S.SHADOW, do.stand_still),
+    _row(_S.SHADOW, "measured", when.was_seen, _S.SHADOW, do.count),
+    _row(_S.SHADOW, "tick", when.duration_over_hold, _S.HELD, do.hold),
+    _row(_S.SHADOW, "tick", when.duration_over, _S.ROLLING_BACK, do.give_up),
+    _row(_S.SHADOW, "tick", when.unconfirmed, _S.SHADOW, do.drive_again),
+    _row(_S.SHADOW, "weights_confirmed", when.confirmed, _S.SHADOW, do.confirm),
+    _row(_S.SHADOW, "lease_lost", when.lease_lost, _S.SHADOW, do.drive_again),
+    _row(_S.SHADOW, "operator_pause", when.not_paused, _S.SHADOW, do.set_paused),
+    _row(_S.SHADOW, "operator_resume", when.paused, _S.SHADOW, do.clear_paused),
+    _row(_S.SHADOW, "operator_promote", when.operator_and_ready, _S.PROMOTING, do.all_traffic),
+    _row(_S.SHADOW, "operator_abort", when.operator, _S.ROLLING_BACK, do.give_up),
+    _row(_S.SHADOW, "operator_rollback", when.operator, _S.ROLLING_BACK, do.roll_back),
+    _row(_S.SHADOW, "restarted", when.new_boot, _S.SHADOW, do.restart),
+    _row(_S.SHADOW, "slot_ready", when.candidate_awaited, _S.SHADOW, do.drive_shadow),
     # It has a share of the traffic.
     _row(_S.CANARY, "slot_failed", when.candidate_failed, _S.ROLLING_BACK, do.roll_back),
     _row(_S.CANARY, "measured", when.is_worse, _S.ROLLING_BACK, do.roll_back),

@@ -28,7 +28,7 @@ from retrain.rollout_messages import (
     StartSlot,
     StopSlot,
 )
-from retrain.rollout_state import Rollout, State
+from retrain.rollout_state import SHADOW_STEP, Rollout, State
 
 Step: TypeAlias = tuple[Rollout, tuple[RolloutCommand, ...]]
 Do: TypeAlias = Callable[[Rollout, RolloutEvent, float, str], Step]
@@ -84,8 +84,26 @@ def start_again(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> 
     return moved, (record, _start_candidate(moved))
 
 
+def shadow(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step:
+    """No share of the traffic: the route at weight 0, and copies by the rollout's state."""
+    fresh = replace(rollout, canary_at=now, step_at=now, step=SHADOW_STEP, waiting=False)
+    moved, route = _route(fresh, 0.0, now)
+    copied = f"shadow, {rollout.policy.shadow:.0%} copied: {why}"
+    record = Record(kind="rollout", reason=copied, data=_facts(moved, event))
+    return moved, (record, _begin_shadow(moved), route)
+
+
+def _begin_shadow(rollout: Rollout) -> BeginStep:
+    # Of each request that is copied there are two outcomes, so this is the candidate's share.
+    # The two are alike where the request decides, which makes differences rarer than the analysis
+    # takes into account: it errs towards saying less.
+    share = rollout.policy.shadow
+    return BeginStep(step=SHADOW_STEP, weight=share / (1.0 + share))
+
+
 def first_step(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step:
-    return _to_step(replace(rollout, canary_at=now), 0, event, now, why)
+    fresh = replace(rollout, canary_at=now, idle_s=0.0, requests=0)
+    return _to_step(fresh, 0, event, now, why, anew=rollout.step == SHADOW_STEP)
 
 
 def next_step(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step:
@@ -95,15 +113,19 @@ def next_step(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> St
 def resume_held(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step:
     """The same step again, with a new clock; the evidence goes on."""
     fresh = replace(rollout, canary_at=now, idle_s=0.0, paused=False)
+    if rollout.step == SHADOW_STEP:
+        return first_step(fresh, event, now, why)
     return _to_step(fresh, rollout.step, event, now, why)
 
 
-def _to_step(rollout: Rollout, step: int, event: RolloutEvent, now: float, why: str) -> Step:
+def _to_step(
+    rollout: Rollout, step: int, event: RolloutEvent, now: float, why: str, *, anew: bool = False
+) -> Step:
     weight = rollout.policy.steps[step]
     moved, route = _route(replace(rollout, step=step, step_at=now), weight, now)
     steps = f"step {step + 1} of {len(rollout.policy.steps)}, weight {weight:.0%}: {why}"
     record = Record(kind="rollout", reason=steps, data=_facts(moved, event))
-    return moved, (record, BeginStep(step=step, weight=weight), route)
+    return moved, (record, BeginStep(step=step, weight=weight, anew=anew), route)
 
 
 def all_traffic(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step:
@@ -283,7 +305,7 @@ def restart(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step
     match rollout.state:
         case State.STAGING:
             return moved, (route, candidate, record)
-        case State.CANARY | State.PROMOTING | State.HELD:
+        case State.SHADOW | State.CANARY | State.PROMOTING | State.HELD:
             without = BeginStep(step=moved.step, weight=0.0)
             return replace(moved, waiting=True), (route, without, candidate, record)
         case State.BAKING:
@@ -304,6 +326,13 @@ def drive_step(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> S
     moved, route = _route(replace(rollout, waiting=False), weight, now)
     record = Record(kind="rollout", reason=why, data=_facts(moved, event))
     return moved, (record, BeginStep(step=rollout.step, weight=weight), route)
+
+
+def drive_shadow(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step:
+    """The slot is ready after a restart: copies again."""
+    moved, route = _route(replace(rollout, waiting=False), 0.0, now)
+    record = Record(kind="rollout", reason=why, data=_facts(moved, event))
+    return moved, (record, _begin_shadow(moved), route)
 
 
 def drive_bake(rollout: Rollout, event: RolloutEvent, now: float, why: str) -> Step:

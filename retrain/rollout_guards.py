@@ -43,6 +43,11 @@ def candidate_ready(rollout: Rollout, event: RolloutEvent, now: float) -> Why:
     return f"slot {event.slot} is ready after {now - rollout.entered_at:.1f} s"
 
 
+def ready_for_shadow(rollout: Rollout, event: RolloutEvent, now: float) -> Why:
+    immediate = rollout.policy.strategy == "immediate"
+    return None if immediate or not rollout.policy.shadow else candidate_ready(rollout, event, now)
+
+
 def ready_for_canary(rollout: Rollout, event: RolloutEvent, now: float) -> Why:
     return candidate_ready(rollout, event, now) if rollout.policy.strategy == "canary" else None
 
@@ -147,6 +152,46 @@ def may_step(rollout: Rollout, event: RolloutEvent, now: float) -> Why:
         f"{policy.step_s_min:.0f} s, interim estimates inside their margins; "
         f"{event.assessment.words}"
     )
+
+
+def _shadowed(rollout: Rollout, event: RolloutEvent, now: float) -> Why:
+    """Enough copies were answered, and as well as the stable model answers."""
+    policy = rollout.policy
+    if not _moving(rollout, event):
+        return None
+    assert isinstance(event, Measured)
+    assessment, elapsed_s = event.assessment, now - rollout.step_at
+    if not assessment.interim and assessment.verdict is not Verdict.SUCCESSFUL:
+        return None
+    if assessment.step_requests < policy.shadow_requests_min or elapsed_s < policy.shadow_s_min:
+        return None
+    return (
+        f"{assessment.step_requests:,} copies >= {policy.shadow_requests_min:,}, {elapsed_s:.0f} s "
+        f">= {policy.shadow_s_min:.0f} s; {event.disagreeing:,} of {event.pairs:,} pairs disagree; "
+        f"{assessment.words}"
+    )
+
+
+def _disagrees(rollout: Rollout, event: RolloutEvent) -> Why:
+    if not isinstance(event, Measured) or not event.pairs:
+        return None
+    share, most = event.disagreeing / event.pairs, rollout.policy.disagreement_max
+    return f"disagreement {share:.2%} > {most:.2%}" if share > most else None
+
+
+def shadow_asks(rollout: Rollout, event: RolloutEvent, now: float) -> Why:
+    """What a person has to look at: that it was to be a shadow only, or that answers differ."""
+    why = _shadowed(rollout, event, now)
+    if why is None:
+        return None
+    differs = _disagrees(rollout, event)
+    if differs is not None:
+        return f"{differs}: {why}"
+    return f"strategy shadow: {why}" if rollout.policy.strategy == "shadow" else None
+
+
+def shadow_over(rollout: Rollout, event: RolloutEvent, now: float) -> Why:
+    return None if shadow_asks(rollout, event, now) else _shadowed(rollout, event, now)
 
 
 def may_promote(rollout: Rollout, event: RolloutEvent, now: float) -> Why:

@@ -41,7 +41,11 @@ class SlotFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
+    """`pairs` answers of both models to one request were compared, `disagreeing` of them differ."""
+
     assessment: Assessment
+    pairs: int = 0
+    disagreeing: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,10 +164,11 @@ class ClearCooldown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeginStep:
-    """The analysis is told the candidate's share."""
+    """The analysis is told the candidate's share; `anew` leaves behind what copies have shown."""
 
     step: int
     weight: float
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from retrain.rollout_messages import Slot
 
@@ -21,8 +21,13 @@ class State(StrEnum):
     ROLLED_BACK = "rolled_back"
     ABORTED = "aborted"
     FAILED = "failed"
+    # Last, because metrics give states by their place.
+    SHADOW = "shadow"  # it answers copies, which no client sees
 
 
+Strategy: TypeAlias = Literal["canary", "immediate", "shadow"]
+# The step of a rollout that has no share of the traffic yet.
+SHADOW_STEP = -1
 # A new rollout may begin beside one of these.
 ENDED = frozenset({State.LIVE, State.ROLLED_BACK, State.ABORTED, State.FAILED})
 
@@ -31,11 +36,17 @@ ENDED = frozenset({State.LIVE, State.ROLLED_BACK, State.ABORTED, State.FAILED})
 class RolloutPolicy:
     """How far, how fast, how long. Seconds and requests of the candidate.
 
+    shadow: the share of requests copied before the canary begins; 0 goes without. Strategy shadow
+    copies and then waits for a person. disagreement_max: beyond it a person is asked as well.
     bake_requests: so many end the bake early; a bake that saw fewer than step_requests_min goes
     on to at most twice bake_s. staging_s_max covers every attempt to start the slot.
     """
 
-    strategy: Literal["canary", "immediate"] = "canary"
+    strategy: Strategy = "canary"
+    shadow: float = 0.0
+    shadow_requests_min: int = 500
+    shadow_s_min: float = 300.0
+    disagreement_max: float = 1.0
     steps: tuple[float, ...] = (0.01, 0.05, 0.25, 0.5)
     step_requests_min: int = 200
     promote_requests_min: int = 1_000
@@ -54,6 +65,8 @@ class RolloutPolicy:
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.steps, self.steps[1:], strict=False))
+        if not 0.0 <= self.shadow <= 1.0 or (self.strategy == "shadow" and self.shadow == 0.0):
+            raise ValueError(f"nothing can be learnt from a shadow of {self.shadow:g}")
         if not self.steps or not rising or not self.steps[0] > 0 or not self.steps[-1] < 1:
             raise ValueError(f"steps must rise between 0 and 1, not {list(self.steps)}")
 

@@ -77,7 +77,9 @@ def _add_rollout(subparsers: Subparsers) -> None:
     )
     parser.add_argument("candidate", metavar="CANDIDATE", help="its version or digest")
     parser.add_argument(
-        "--strategy", choices=("canary", "immediate"), help="default: the configuration's"
+        "--strategy",
+        choices=("canary", "immediate", "shadow"),
+        help="default: the configuration's",
     )
     _add_client_flags(parser, asks=True)
     actions = (

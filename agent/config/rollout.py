@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from agent.config.address import Address, parse_upstream
 from agent.config.section import (
+    Bytes,
     Count,
     FilePath,
     NotNegative,
@@ -16,6 +17,7 @@ from agent.config.section import (
     PositiveShare,
     Seconds,
     Section,
+    Share,
     Text,
     Upstream,
     Whole,
@@ -72,6 +74,27 @@ class MarginConfig(Section):
     """Quality where labels exist, absolute."""
 
 
+class ShadowConfig(Section):
+    """Copies of requests to a candidate before it gets a share of the traffic."""
+
+    share: Share = 0.0
+    """Share of requests that are copied; 0: the canary begins at once."""
+    requests_min: Count = 500
+    """Copies that must have been answered."""
+    duration_s_min: Pause = 300.0
+    """How long the shadow lasts at least."""
+    disagreement_max: Share = 1.0
+    """Share of differing answers above which a person is asked; 1: they are only shown."""
+    tolerance: NotNegative = 0.01
+    """Numbers differ when they are further apart than this, relative to the larger one."""
+    in_flight_max: Count = 16
+    """Copies at one moment, in each edge; more are dropped."""
+    request_bytes_max: Bytes = 1_048_576
+    """Longest request that is copied."""
+    timeout_s: Seconds = 30.0
+    """How long the candidate may take for a copy."""
+
+
 class CandidateConfig(Section):
     """Who serves a candidate: a second slot that already runs, or a command that Remora starts."""
 
@@ -114,8 +137,10 @@ class CandidateConfig(Section):
 class RolloutConfig(Section):
     """How a candidate comes to serve."""
 
-    strategy: Literal["canary", "immediate"] = "canary"
-    """Shared traffic by steps, or all at once with a bake afterwards."""
+    strategy: Literal["canary", "immediate", "shadow"] = "canary"
+    """Shared traffic by steps, all at once with a bake afterwards, or copies only."""
+    shadow: ShadowConfig = ShadowConfig()
+    """Copies of requests before the canary."""
     candidate: CandidateConfig | None = None
     """Who serves a candidate; null: candidates wait in the registry."""
     stable_artifact: FilePath | None = None
@@ -154,6 +179,12 @@ class RolloutConfig(Section):
     """Requests after which the bake may end."""
     cooldown_s: Pause = 21_600.0
     """Pause after a rollback, doubled for each in a row up to 7 days."""
+
+    @model_validator(mode="after")
+    def _a_shadow_has_a_share(self) -> Self:
+        if self.strategy == "shadow" and not self.shadow.share:
+            raise ValueError("strategy shadow copies nothing: set shadow.share above 0")
+        return self
 
     @field_validator("steps")
     @classmethod

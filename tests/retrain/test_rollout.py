@@ -94,7 +94,7 @@ class Dialogue:
 
     def tell(self, event: RolloutEvent, now: float) -> "Dialogue":
         if isinstance(event, Measured):
-            event = Measured(assessment=replace(event.assessment, at=now))
+            event = replace(event, assessment=replace(event.assessment, at=now))
         self.rollout, self.commands = advance(self.rollout, event, now)
         return self
 
@@ -121,6 +121,78 @@ class Dialogue:
     def to_live(self) -> "Dialogue":
         self.to_baking().tell(WeightsConfirmed(generation=self.rollout.generation), 202.0)
         return self.tell(assessed(baking=True, bake_requests=50_000), 300.0)
+
+
+SHADOW = replace(POLICY, shadow=0.25, shadow_s_min=60.0, disagreement_max=0.1)
+
+
+def shadowing(policy: RolloutPolicy = SHADOW) -> Dialogue:
+    return Dialogue(fresh(policy)).to_canary()
+
+
+def copied(verdict: Verdict = Verdict.INCONCLUSIVE, **fields: Any) -> Measured:
+    given = {"interim": True, "step_requests": 600, "requests": 600, "step": -1}
+    return replace(assessed(verdict, **{**given, **fields}), pairs=200, disagreeing=10)
+
+
+def test_a_candidate_answers_copies_before_it_gets_a_share() -> None:
+    talk = shadowing()
+    assert talk.stands(State.SHADOW)
+    assert talk.asked(SetWeights)[0].candidate_weight == 0.0
+    # Of 100 requests and 25 copies, a fifth of the outcomes is the candidate's.
+    assert talk.asked(BeginStep) == [BeginStep(step=-1, weight=0.2)]
+    talk.tell(copied(step_requests=499), 100.0)
+    assert talk.stands(State.SHADOW)
+    talk.tell(copied(), 60.0)
+    assert talk.stands(State.SHADOW)
+    talk.tell(copied(), 101.0)
+    assert talk.stands(State.CANARY)
+    assert talk.asked(SetWeights)[0].candidate_weight == 0.05
+    # What copies have shown does not count towards promotion.
+    assert talk.asked(BeginStep) == [BeginStep(step=0, weight=0.05, anew=True)]
+    assert talk.rollout.requests == 0
+    assert "600 copies >= 500" in talk.asked(Record)[0].reason
+    assert "10 of 200 pairs disagree" in talk.asked(Record)[0].reason
+
+
+def test_a_candidate_that_fails_on_copies_never_gets_traffic() -> None:
+    talk = shadowing().tell(copied(Verdict.FAILED), 20.0)
+    assert talk.stands(State.ROLLING_BACK)
+    assert talk.asked(Quarantine)
+    assert talk.rollout.weight == 0.0
+
+
+def test_answers_that_differ_too_often_are_shown_to_a_person() -> None:
+    talk = shadowing().tell(replace(copied(), disagreeing=21), 101.0)
+    assert talk.stands(State.HELD)
+    assert "disagreement 10.50% > 10.00%" in talk.rollout.reason
+    talk.tell(Operator(action="resume", actor="ada", reason="as intended"), 110.0)
+    assert talk.stands(State.CANARY)
+    assert talk.asked(BeginStep) == [BeginStep(step=0, weight=0.05, anew=True)]
+
+
+def test_strategy_shadow_ends_with_a_person() -> None:
+    talk = shadowing(replace(SHADOW, strategy="shadow")).tell(copied(), 101.0)
+    assert talk.stands(State.HELD)
+    talk.tell(Operator(action="promote", actor="ada", reason="looks well"), 110.0)
+    assert talk.stands(State.PROMOTING)
+
+
+def test_a_restart_in_the_shadow_copies_again_once_the_slot_is_ready() -> None:
+    talk = shadowing().tell(Restarted(boot="b2"), 50.0)
+    assert talk.stands(State.SHADOW)
+    assert talk.rollout.waiting
+    assert talk.asked(BeginStep) == [BeginStep(step=-1, weight=0.0)]
+    talk.tell(copied(), 120.0)
+    assert talk.stands(State.SHADOW)
+    talk.tell(SlotReady(slot="B", digest="sha256:new"), 130.0)
+    assert talk.asked(BeginStep) == [BeginStep(step=-1, weight=0.2)]
+    assert not talk.rollout.waiting
+
+
+def test_a_shadow_without_a_share_is_none() -> None:
+    with pytest.raises(ValueError, match="nothing can be learnt"):
+        RolloutPolicy(strategy="shadow")
 
 
 def only(kinds: Sequence[RolloutCommand]) -> list[type]:
@@ -361,11 +433,15 @@ ACTIONS: list[OperatorAction] = ["promote", "abort", "rollback", "pause", "resum
 class World(RuleBasedStateMachine):
     """A data plane, two slots and an agent that may die between any two commands."""
 
+    policy = POLICY
+
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
         self.boots = 0
-        self.rollout = fresh(replace(POLICY, bake_s=600.0, held_s_max=900.0, duration_s_max=900.0))
+        self.rollout = fresh(
+            replace(self.policy, bake_s=600.0, held_s_max=900.0, duration_s_max=900.0)
+        )
         self.stored = json.dumps(self.rollout.as_json())
         self.waiting: list[RolloutCommand] = []
         # What is true outside the agent.
@@ -558,6 +634,8 @@ class World(RuleBasedStateMachine):
         rollout = self.rollout
         if rollout.state in (State.CANARY, State.HELD, State.STAGING):
             assert self.route[1] == "A"
+        if rollout.state is State.SHADOW:
+            assert self.route[1:] == ("A", 0.0)
         if rollout.state is State.BAKING and not rollout.waiting:
             assert (self.route[1], self.reference) == ("B", "sha256:new")
         if rollout.state is State.ROLLED_BACK:
@@ -575,5 +653,13 @@ class World(RuleBasedStateMachine):
         raise AssertionError(f"stays {self.rollout.state} for ever")
 
 
+class ShadowWorld(World):
+    """The same, where copies come before the canary."""
+
+    policy = SHADOW
+
+
+TestShadowWorld = ShadowWorld.TestCase
+TestShadowWorld.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 TestWorld = World.TestCase
 TestWorld.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
