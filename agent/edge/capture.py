@@ -178,6 +178,19 @@ class Capture:
         tape.add_request(request)
         return tape
 
+    def drawn(self, id: bytes) -> tuple[int, float, bool] | None:
+        """For what is not held until its end is known: draw, weight and whether the uniform rate
+        keeps it; None when it is not to be kept."""
+        rates = self._rates
+        draw = 0
+        if rates.drawn:
+            hash = self._copy()
+            hash.update(id)
+            draw = number(hash.digest())[0]
+            if draw >= rates.kept_below:
+                return None
+        return draw, rates.weight, draw < rates.uniform_below
+
     def fit(self, data: bytes, have: int) -> tuple[bytes, bool]:
         """As much of `data` as may still be kept, and whether that was not all."""
         room = min(self.side_bytes_max - have, self.total_bytes_max - self.held_bytes)

@@ -10,10 +10,13 @@ edge to analysis
     OUTCOMES   how requests of one slot went while a candidate was routed: slot u8, length of the
                version u8, version, then one fixed `_OUTCOME` for each request.
     COUNTERS   JSON, cumulative since the edge started; see `Counters.snapshot`.
+    SPLICE     what passes on HTTP/2 connections: records of `journal.py`, which describes them.
 analysis to edge
     ROUTE      JSON {generation, stable: {address, version}, candidate: {address, version} | null,
-               weight, lease_s}
-    SAMPLING   JSON {rate, salt}; the salt is hexadecimal.
+               weight, shadow, lease_s}
+    SAMPLING   JSON {rate, salt, also, errors, error_codes}: share of the uniform stratum, share that
+               analysis chooses from, share of those that end with one of the codes (see
+               `counters.CODES`). The salt is hexadecimal.
 
 The codes of ids, slots and outcomes are positions in the tuples below: append, never reorder.
 """
@@ -25,6 +28,7 @@ from typing import Final, Literal
 EXCHANGE: Final = 1
 OUTCOMES: Final = 2
 COUNTERS: Final = 3
+SPLICE: Final = 4
 ROUTE: Final = 16
 SAMPLING: Final = 17
 
@@ -48,7 +52,7 @@ FRAME_HEAD_BYTES: Final = _FRAME.size
 # duration, weight | draw | bytes of id, version, request, response
 _EXCHANGE = struct.Struct("<BBBBdddddQHHII")
 _WHOLE_EXCHANGE = struct.Struct(_FRAME.format + _EXCHANGE.format[1:])  # both, packed at once
-_OUTCOME = struct.Struct("<BxHffQd")
+_OUTCOME = struct.Struct("<BBHffQd")  # outcome, flags, status, duration, first byte, key, at
 OUTCOME_BYTES: Final = _OUTCOME.size
 _REQUEST_TRUNCATED = 1
 _RESPONSE_TRUNCATED = 2
@@ -98,10 +102,16 @@ class OutcomeRecord:
     first_byte_s: float | None
     key: int
     at: float
+    shadow: bool = False
 
 
 def frame(kind: int, payload: bytes) -> bytes:
     return _FRAME.pack(len(payload), kind) + payload
+
+
+def frame_head(kind: int, payload_bytes: int) -> bytes:
+    """What stands before a payload that is sent in parts."""
+    return _FRAME.pack(payload_bytes, kind)
 
 
 def exchange_head(
@@ -229,9 +239,10 @@ def pack_outcome(
     first_byte_s: float | None,
     key: int,
     at: float,
+    shadow: bool = False,
 ) -> bytes:
     first = -1.0 if first_byte_s is None else first_byte_s
-    return _OUTCOME.pack(outcome, status, duration_s, first, key, at)
+    return _OUTCOME.pack(outcome, shadow * _SHADOW, status, duration_s, first, key, at)
 
 
 def encode_outcome(record: OutcomeRecord) -> bytes:
@@ -242,6 +253,7 @@ def encode_outcome(record: OutcomeRecord) -> bytes:
         record.first_byte_s,
         record.key,
         record.at,
+        record.shadow,
     )
 
 
@@ -257,7 +269,9 @@ def decode_outcomes(payload: bytes) -> tuple[int, bytes, list[OutcomeRecord]]:
     if start > len(payload) or (len(payload) - start) % _OUTCOME.size:
         raise ChannelError("outcomes are cut in the middle of one")
     records = []
-    for outcome, status, duration_s, first_byte_s, key, at in _OUTCOME.iter_unpack(payload[start:]):
+    for outcome, flags, status, duration_s, first_byte_s, key, at in _OUTCOME.iter_unpack(
+        payload[start:]
+    ):
         if outcome >= len(OUTCOME_NAMES):
             raise ChannelError("outcome with an unknown code")
         records.append(
@@ -268,6 +282,7 @@ def decode_outcomes(payload: bytes) -> tuple[int, bytes, list[OutcomeRecord]]:
                 first_byte_s=None if first_byte_s < 0 else first_byte_s,
                 key=key,
                 at=at,
+                shadow=bool(flags & _SHADOW),
             )
         )
     return payload[0], payload[2:start], records

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,12 +14,15 @@ from agent.edge import channel
 from agent.edge.capture import Capture
 from agent.edge.counters import Counters
 from agent.edge.heads import HeadReader
+from agent.edge.journal import Journal
 from agent.edge.minting import Minter
 from agent.edge.outbox import OUTCOMES_BYTES_MAX, Outbox
 from agent.edge.pool import Pool
 from agent.edge.proxy import Client
 from agent.edge.routing import Router, Routes, Slot
 from agent.edge.settings import EdgeSettings
+from agent.edge.shadow import Shadows
+from agent.edge.splice import Splice
 from agent.edge.upstream import TIMEOUT, UNREACHABLE, connect
 
 # Cycles are broken by hand and the collector is off; this finds what a rare error path left.
@@ -51,7 +54,10 @@ class Edge:
             on_message=self._from_analysis,
         )
         self.capture = Capture(settings, self.counters, self.outbox)
-        self.clients: set[Client] = set()
+        self.shadows = Shadows(self)
+        self.journal = Journal(self.outbox, flush_s=settings.flush_s)
+        self.grpc_address = address  # of the door for HTTP/2 alone, if there is one
+        self.clients: set[Client | Splice] = set()
         self.draining = False
         self.wall_offset_s = time.time() - time.monotonic()
         self._loop = asyncio.get_running_loop()
@@ -60,14 +66,13 @@ class Edge:
         self._ticks: list[asyncio.Task[None]] = []
         self._emptied = asyncio.Event()
 
-    async def serve(self, listeners: Sequence[socket.socket]) -> None:
+    async def serve(
+        self, listeners: Sequence[socket.socket], *, grpc: Sequence[socket.socket] = ()
+    ) -> None:
         for listener in listeners:
-            listener.setblocking(False)
-            if listener.family == socket.AF_UNIX:
-                server = await self._loop.create_unix_server(lambda: Client(self), sock=listener)
-            else:
-                server = await self._loop.create_server(lambda: Client(self), sock=listener)
-            self._servers.append(server)
+            await self._accept(listener, lambda: Client(self))
+        for listener in grpc:
+            await self._accept(listener, lambda: Splice(self, own_door=True))
         self._ticks = [
             self._loop.create_task(self._sweep_forever()),
             self._loop.create_task(self._count_forever()),
@@ -75,7 +80,17 @@ class Edge:
 
     # Clients.
 
-    def admit(self, client: Client) -> bool:
+    async def _accept(
+        self, listener: socket.socket, new: Callable[[], asyncio.Protocol]
+    ) -> None:
+        listener.setblocking(False)
+        if listener.family == socket.AF_UNIX:
+            server = await self._loop.create_unix_server(new, sock=listener)
+        else:
+            server = await self._loop.create_server(new, sock=listener)
+        self._servers.append(server)
+
+    def admit(self, client: Client | Splice) -> bool:
         if len(self.clients) >= self.settings.connections_max or self.draining:
             self.clients.add(client)  # it lingers until it has read why
             return False
@@ -83,7 +98,11 @@ class Edge:
         return True
 
     def connect(self, client: Client, slot: Slot, attempt: int) -> None:
-        task = self._loop.create_task(self._connect(client, slot.pool, attempt))
+        self.spawn(self._connect(client, slot.pool, attempt))
+
+    def spawn(self, connecting: Coroutine[Any, Any, None]) -> None:
+        """Run it beside everything else; `close` ends what is left."""
+        task = self._loop.create_task(connecting)
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
@@ -109,6 +128,7 @@ class Edge:
         duration_s: float,
         first_byte_s: float | None,
         key: bytes,
+        shadow: bool = False,
     ) -> None:
         if len(slot.outcomes) >= OUTCOMES_BYTES_MAX:
             self.counters.drop("outcomes_full")
@@ -120,6 +140,7 @@ class Edge:
             first_byte_s,
             self.router.hash(key),
             time.monotonic() + self.wall_offset_s,
+            shadow,
         )
         self.outbox.schedule()
 
@@ -130,7 +151,13 @@ class Edge:
             self.router.route(message, time.monotonic())
         elif kind == channel.SAMPLING:
             salt = bytes.fromhex(message["salt"])
-            self.capture.set_sampling(rate=float(message["rate"]), salt=salt)
+            self.capture.set_sampling(
+                rate=float(message["rate"]),
+                salt=salt,
+                also=float(message.get("also", 0.0)),
+                errors=float(message.get("errors", 0.0)),
+                error_codes=message.get("error_codes", ()),
+            )
             self.router.salt = salt[:64]
 
     def _make_counters(self) -> bytes:
@@ -138,6 +165,10 @@ class Edge:
         counters.client_connections = len(self.clients)
         weight = self.router.weight(time.monotonic())
         snapshot = counters.snapshot(generation=self.router.generation, weight=weight)
+        snapshot["capture_s"] = self.capture.cost.total_s(
+            requests=counters.answered, kept=counters.kept, sent_s=self.outbox.sending_s
+        )
+        snapshot["shadow_copies"] = self.shadows.counts
         return json.dumps(snapshot).encode()
 
     def _make_outcomes(self) -> tuple[list[bytes], int]:
@@ -166,6 +197,7 @@ class Edge:
             self.wall_offset_s = time.time() - now
             for client in list(self.clients):
                 client.sweep(now)
+            self.shadows.sweep(now)
             self.router.expire(now)
             if now - collected > _COLLECT_EVERY_S and not self.counters.in_flight:
                 collected = now
@@ -176,6 +208,7 @@ class Edge:
         self.draining = True
         for server in self._servers:
             server.close()
+        self.shadows.close()
         for client in list(self.clients):
             client.drain()
         try:
@@ -187,10 +220,17 @@ class Edge:
             pass  # the rest is cut off below: the supervisor does not wait for ever either
         for client in list(self.clients):
             client.transport.abort()
-        self.outbox.flush()
+        self.journal.flush()
         self.outbox.send_counters()
 
-    def left(self, client: Client) -> None:
+    def splice(self, client: Client, data: bytes) -> None:
+        """A client has said, as the first thing of its connection, that it speaks HTTP/2."""
+        splice = Splice(self)
+        self.clients.discard(client)
+        self.clients.add(splice)
+        splice.take_over(client.transport, data)
+
+    def left(self, client: Client | Splice) -> None:
         self.clients.discard(client)
         if self.draining and not self.clients:
             self._emptied.set()

@@ -54,11 +54,13 @@ class Outbox:
         self._writer_on = False
         self._flush_due: asyncio.Handle | None = None
         self._flush_soon = False
+        self.epoch = 0  # of how many channels this is the latest
         self.sending_s = 0.0  # CPU seconds that sending kept exchanges has cost so far
 
     def attach(self, sock: socket.socket) -> None:
         """A new analysis: what was on its way to the old one is dropped, and counted."""
         self.detach("channel_replaced")
+        self.epoch += 1
         sock.setblocking(False)
         self._sock = sock
         self._decoder = channel.FrameDecoder(payload_bytes_max=_MESSAGE_BYTES_MAX)
@@ -100,6 +102,24 @@ class Outbox:
             self._loop.call_soon(self.flush)
         elif self._flush_due is None:
             self.schedule()
+
+    def put_batch(self, parts: list[bytes], size: int) -> bool:
+        """Frames that are no kept exchanges; False when there is no room, and nothing is counted:
+        whoever made them knows what is lost with them."""
+        waiting = self._bytes + size
+        if self._sock is None or waiting + len(self._rest) > self._bytes_max:
+            return False
+        self._bytes = waiting
+        self._parts += parts
+        self.schedule()
+        return True
+
+    def has_room(self) -> bool:
+        """Whether what may be lost should still be put: a quarter is left for what may not."""
+        return self._bytes + len(self._rest) < self._bytes_max * 3 // 4
+
+    def later(self, wait_s: float, call: Callable[[], None]) -> None:
+        self._loop.call_later(wait_s, call)
 
     def schedule(self) -> None:
         if self._flush_due is None and self._sock is not None and not self._writer_on:

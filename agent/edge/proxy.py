@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Final, cast
 
 from agent.edge.channel import OUTCOME_NAMES
+from agent.edge.frames import HTTP2_LINE
 from agent.edge.framing import (
     Refused,
     RequestFraming,
@@ -129,6 +130,10 @@ class Client(InFlight):
             self._incomplete(data, end)
             return
         self._held = b""
+        if data.startswith(HTTP2_LINE) and not self._started:
+            self._stage = CLOSED
+            self._edge.splice(self, data)
+            return
         framing = self._framing
         try:
             head, data = framing.begin(data, end)
