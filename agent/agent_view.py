@@ -13,6 +13,7 @@ from agent.admin.view import CallbackAnswer, Json, Refused
 from agent.edge_totals import quantile
 from agent.families import RolloutFigures, ScrapeInput, families
 from agent.label_parsing import parse_labels
+from agent.source_status import completeness
 from agent.version_watch import VersionWatch
 from detectors import Monitor
 from exporters.prometheus import Family
@@ -65,6 +66,7 @@ class AgentView:
             if reference is not None
             else {"rows": monitor.learnt_rows, "of": monitor.settings.learn_rows},
             "sampling": {"rate": agent.config.sampling.rate},
+            "sources": agent.source_status(),
             "upstream": agent.upstream.state,
             "rows_total": monitor.rows_total,
             "requests_total": agent.totals.requests,
@@ -155,6 +157,7 @@ class AgentView:
                 deliveries=agent.controller.retraining.delivery.deliveries,
                 rollbacks=agent.controller.facts.rollbacks,
                 provisional=monitor.provisional,
+                completeness=completeness(agent.source_status()),
                 **self._from_ledger(),
             )
         )
@@ -193,7 +196,8 @@ class AgentView:
         drops.update({str(reason): n for reason, n in agent.intake.decoding.dropped.items()})
         drops.update(agent.intake.dropped)
         drops.update(agent.intake.labels.dropped)
-        drops.update(agent.channel_malformed())
+        drops.update(agent.channels.malformed())
+        drops.update(agent.sources.drops())
         if agent.capture is not None:
             drops.update(agent.capture.dropped)
         if agent.concept is not None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from agent.channel_ends import Peer
 from agent.children import PACKET_BYTES_MAX, name_process
 from agent.config import Config
 from agent.logs import start_logs
@@ -54,15 +55,13 @@ class Analysis:
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if not start.done():
             return 0  # told to end, or left alone, before there was anything to begin
-        message, fds = start.result()
         try:
-            agent = await self._start(message, fds)
+            agent = await self._start(*start.result())
         except _Refused as error:
             log.critical("analysis does not start; traffic is served without it", why=str(error))
             self._send({"type": "refused", "reason": str(error)})
             return 1
-        # Only now: a channel that comes while the agent starts must not be replaced by the one
-        # that it is started with.
+        # What came while it started: the channels above all.
         self._agent = agent
         for early in self._early:
             self._dispatch(*early)
@@ -74,16 +73,20 @@ class Analysis:
 
     async def _start(self, message: dict[str, Any], fds: list[int]) -> Agent:
         config = read_config(fds[0])
-        channel = socket.socket(fileno=fds[1])
+        bound = [socket.socket(fileno=fd) for fd in fds[1:]]
+        stable = message["stable"] or {"address": None, "version": config.model.version}
         try:
             agent = Agent(
                 config,
                 role=message["role"],
-                stable_address=message["stable"]["address"],
-                stable_version=message["stable"]["version"],
+                stable_address=stable["address"],
+                stable_version=stable["version"],
                 tell_supervisor=self._send,
             )
-            await agent.start(channel=channel, admin_socket=message["admin_socket"])
+            await agent.start(
+                admin_socket=message["admin_socket"],
+                listeners=dict(zip(message["listeners"], bound, strict=True)),
+            )
         except (LedgerError, OSError, ValueError) as error:
             # A broken ledger above all: who cannot remember what was decided must not decide.
             raise _Refused(str(error) or repr(error)) from error
@@ -116,7 +119,8 @@ class Analysis:
         assert self._agent is not None
         match message["type"]:
             case "channel":
-                self._agent.connect(socket.socket(fileno=fds[0]))
+                peer = Peer(source=message["source"], worker=message.get("worker", 0))
+                self._agent.connect(socket.socket(fileno=fds[0]), peer)
             case "processes":
                 self._agent.processes_are(message["processes"])
             case "stable":

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -37,8 +38,16 @@ class Child:
         on_spawn: Callable[["Child"], None],
         on_message: Callable[[Message], None],
         hung_after_s: float,
+        title: str | None = None,
+        refused_wait_s: float | None = None,
     ) -> None:
         self.name = name
+        self.ready = False  # it said so since it was started
+        self.refused: str | None = None  # why it cannot do its work, in its own words
+        self._refused_wait_s = refused_wait_s
+        self._refuses = False  # the present process
+        # What ps shows: workers that do the same have one name there, and one each in metrics.
+        self._title = f"remora-{title or name}"
         self.restarts = 0
         self.pid: int | None = None
         self.last_pong_at = 0.0
@@ -49,6 +58,7 @@ class Child:
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
+        self._stop_called = asyncio.Event()
         self._deaths_in_a_row = 0
         self._ping = 0
         self._unanswered = 0  # pings since the last pong
@@ -77,13 +87,22 @@ class Child:
                 log.error("child cannot be started", child=self.name, error=str(error))
             if self._ends():
                 return
+            if self._refuses and self._refused_wait_s is not None:
+                # It has said what is missing, and that does not come by starting it again soon.
+                await self._pause(self._refused_wait_s)
+                continue
             if loop.time() - born_at > HEALTHY_S:
                 self._deaths_in_a_row = 0
             wait_s = BACKOFF_S[min(self._deaths_in_a_row, len(BACKOFF_S) - 1)]
             self._deaths_in_a_row += 1
             self.restarts += 1
             log.warning("child ended, starting it again", child=self.name, wait_s=wait_s)
-            await asyncio.sleep(wait_s)
+            await self._pause(wait_s)
+
+    async def _pause(self, wait_s: float) -> None:
+        """The back-off; cut short when there is nothing to wait for any more."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop_called.wait(), wait_s)
 
     async def _live(self) -> None:
         loop = asyncio.get_running_loop()
@@ -91,7 +110,7 @@ class Child:
         with ours, theirs:
             ours.setblocking(False)
             # The name stands in the arguments so that ps and pgrep show which process this is.
-            argv = ["-m", self._module, f"remora-{self.name}", "--control-fd", str(theirs.fileno())]
+            argv = ["-m", self._module, self._title, "--control-fd", str(theirs.fileno())]
             process = self._process = await asyncio.create_subprocess_exec(
                 sys.executable, *argv, pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL
             )
@@ -100,6 +119,7 @@ class Child:
             self.pid = process.pid
             self.last_pong_at = loop.time()
             self._unanswered = 0
+            self.ready = self._refuses = False
             loop.add_reader(ours, self._readable)
             pinging = loop.create_task(self._watch(process))
             try:
@@ -111,6 +131,7 @@ class Child:
                 loop.remove_reader(ours)
                 self._control = None
                 self.pid = None
+                self.ready = False
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Ping twice a second; a loop that has not answered for long is killed, not waited for.
@@ -144,8 +165,12 @@ class Child:
             if message["type"] == "pong":
                 self.last_pong_at = asyncio.get_running_loop().time()
                 self._unanswered = 0
-            else:
-                self._on_message(message)
+                continue
+            if message["type"] == "ready":
+                self.ready, self.refused = True, None
+            elif message["type"] == "refused":
+                self.refused, self._refuses = str(message["reason"]), True
+            self._on_message(message)
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> bool:
         """Hand the child a message and descriptors; False when it is away or does not read."""
@@ -162,6 +187,7 @@ class Child:
     async def stop(self, *, grace_s: float) -> None:
         """Ask it to end, wait at most `grace_s` seconds, then kill it."""
         self._stopping = True
+        self._stop_called.set()
         process = self._process
         if process is None or process.returncode is not None:
             return

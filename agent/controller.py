@@ -52,7 +52,7 @@ class Controller:
         *,
         role: str,
         state_dir: Path,
-        stable: tuple[str, str],
+        stable: tuple[str | None, str],
         intake: Intake,
         send_route: Callable[[Route], None],
         tell_supervisor: Callable[[dict[str, Any]], None],
@@ -149,7 +149,7 @@ class Controller:
         """
         stable = self.registry.stable()
         reference = None
-        if stable is not None and stable.address != self._config.proxy.upstream:
+        if stable is not None and stable.address != self._config.stable_upstream:
             reference = self.release.reference_of(stable.digest)
         elif self._config.reference.path is not None:
             reference = Reference.from_bytes(self._config.reference.path.read_bytes())
@@ -180,7 +180,11 @@ class Controller:
                 )
             )
         differs = self.registry.reconcile_upstream(
-            config.proxy.upstream, label=config.model.version, digest=digest, at=self._clock()
+            config.stable_upstream,
+            label=config.model.version,
+            digest=digest,
+            at=self._clock(),
+            routed=config.proxy is not None,
         )
         if differs is not None:
             log.warning("the configuration and the ledger differ", detail=differs)

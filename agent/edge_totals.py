@@ -1,19 +1,35 @@
-"""Sums of what the edge counted, over its restarts: the numbers that scrapes and pages show.
+"""Sums of what the edges counted, over their restarts: the numbers that scrapes and pages show.
 
 An edge counts from zero when it starts and says so by its start id. Adding up here keeps the
 counters of a scrape rising while analysis lives; when analysis restarts, Prometheus sees a reset.
+Until every edge was heard after such a restart nothing is shown: the sum of some of them is less
+than was shown before, and a scrape would add the rest a second time.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from agent.sources.proxy import EdgeCounters, RouteCounters
 
 # Versions come and go for months; the table of (version, route) must not.
 CELLS_MAX = 200
 OVERFLOW = ("other", "other")
+# For how long the first edges that are heard wait for the others.
+SETTLE_S = 10.0
+# Reasons by which an exchange that was to be kept is lost; other drops lose less than that.
+EXCHANGE_LOST: Final = frozenset(
+    {
+        "capture_failed",
+        "capture_memory",
+        "channel_broken",
+        "channel_closed",
+        "channel_full",
+        "channel_replaced",
+        "edge_closed",
+    }
+)
 
 
 @dataclass(slots=True)
@@ -28,7 +44,7 @@ class Cell:
     in_flight: int = 0
 
     def plus(self, later: RouteCounters) -> "Cell":
-        """This cell and a newer edge's counts of the same, as one."""
+        """This cell and another edge's counts of the same, as one."""
         return Cell(
             codes=_sum(self.codes, later.codes),
             duration_counts=_added(self.duration_counts, later.duration_counts),
@@ -49,35 +65,53 @@ class Cell:
 
 
 class EdgeTotals:
-    """Takes the edge's snapshots, gives sums."""
+    """Takes the edges' snapshots, gives sums."""
 
-    def __init__(self) -> None:
-        self.latest: EdgeCounters | None = None
+    def __init__(self, *, workers: int = 1) -> None:
+        self._workers = workers
+        self._heard: dict[int, EdgeCounters] = {}  # the newest of each edge, by its number
+        self._settled_by: float | None = None  # on the edges' clock
+        self._settled = False
         self._ended: dict[tuple[str, str], Cell] = {}  # edges that are gone
         self._ended_drops: Counter[str] = Counter()
         self._ended_refused: Counter[str] = Counter()
         self._ended_kept = 0
         self._restored: Mapping[str, Any] | None = None
 
-    def take(self, counters: EdgeCounters) -> None:
+    def take(self, counters: EdgeCounters, *, worker: int = 0) -> None:
         """A cumulative snapshot; one of a new edge closes the book on the edge before."""
+        before = self._heard.get(worker)
+        if before is not None and before.start_id != counters.start_id:
+            self._close(before)
+        self._heard[worker] = counters
+        if not self._settled:
+            self._settle(counters.at)
+
+    def _settle(self, at: float) -> None:
+        """Once all are heard, or waited for, it is known whether the restored sums go on."""
+        if self._settled_by is None:
+            self._settled_by = at + SETTLE_S
+        if len(self._heard) < self._workers and at < self._settled_by:
+            return
+        self._settled = True
         if self._restored is not None:
-            if self._restored["start_id"] == counters.start_id:
+            running = {counters.start_id for counters in self._heard.values()}
+            if running.issuperset(self._restored["start_ids"]):
                 self._reopen(self._restored)
             self._restored = None
-        if self.latest is not None and self.latest.start_id != counters.start_id:
-            self._ended = self.cells()
-            for cell in self._ended.values():
-                cell.in_flight = 0
-            self._ended_drops = self.drops
-            self._ended_refused = self.refused
-            self._ended_kept = self.kept
-        self.latest = counters
+
+    def _close(self, edge: EdgeCounters) -> None:
+        _add_routes(self._ended, edge)
+        for cell in self._ended.values():
+            cell.in_flight = 0
+        self._ended_drops.update(edge.drops)
+        self._ended_refused.update(edge.refused)
+        self._ended_kept += edge.kept
 
     def state(self) -> dict[str, Any]:
-        """What edges before the present one counted, as JSON-able values."""
+        """What edges before the present ones counted, as JSON-able values."""
         return {
-            "start_id": self.latest.start_id if self.latest else "",
+            "start_ids": sorted(counters.start_id for counters in self._heard.values()),
             "cells": [[*key, cell.to_json()] for key, cell in self._ended.items()],
             "drops": dict(self._ended_drops),
             "refused": dict(self._ended_refused),
@@ -85,44 +119,67 @@ class EdgeTotals:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue, if the edge of back then still runs.
+        """Continue, if all edges of back then still run.
 
         Of an edge that has ended meanwhile the last counts are not known: then all counters start
         from zero, which a scrape understands, and not from a little less than they were.
         """
-        self._restored = state
+        if state.get("start_ids"):
+            self._restored = state
 
     def _reopen(self, state: Mapping[str, Any]) -> None:
-        self._ended = {
-            (version, route): Cell(**{**cell, "codes": Counter(cell["codes"])})
-            for version, route, cell in state["cells"]
-        }
-        self._ended_drops = Counter(state["drops"])
-        self._ended_refused = Counter(state["refused"])
-        self._ended_kept = int(state["kept"])
+        for version, route, cell in state["cells"]:
+            self._ended[version, route] = Cell(**{**cell, "codes": Counter(cell["codes"])})
+        self._ended_drops.update(state["drops"])
+        self._ended_refused.update(state["refused"])
+        self._ended_kept += int(state["kept"])
+
+    @property
+    def edges(self) -> list[EdgeCounters]:
+        """The newest snapshot of each edge; none before all were heard."""
+        return list(self._heard.values()) if self._settled else []
+
+    @property
+    def bounds_s(self) -> tuple[float, ...]:
+        """Upper bounds of the buckets of all histograms, in seconds."""
+        return next((edge.bounds_s for edge in self.edges), ())
 
     def cells(self) -> dict[tuple[str, str], Cell]:
         """(version, route) to the sums."""
-        found = dict(self._ended)
-        if self.latest is not None:
-            for route in self.latest.routes:
-                key = (route.version, route.route)
-                if key not in found and len(found) >= CELLS_MAX:
-                    key = OVERFLOW
-                found[key] = found.get(key, Cell()).plus(route)
+        found = dict(self._ended) if self._settled else {}
+        for edge in self.edges:
+            _add_routes(found, edge)
         return found
 
     @property
     def drops(self) -> Counter[str]:
-        return self._ended_drops + Counter(self.latest.drops if self.latest else {})
+        return self._over_all(self._ended_drops, (edge.drops for edge in self.edges))
 
     @property
     def refused(self) -> Counter[str]:
-        return self._ended_refused + Counter(self.latest.refused if self.latest else {})
+        return self._over_all(self._ended_refused, (edge.refused for edge in self.edges))
 
     @property
     def kept(self) -> int:
-        return self._ended_kept + (self.latest.kept if self.latest else 0)
+        ended = self._ended_kept if self._settled else 0
+        return ended + sum(edge.kept for edge in self.edges)
+
+    def _over_all(self, ended: Counter[str], live: Iterable[Mapping[str, int]]) -> Counter[str]:
+        found = Counter(ended) if self._settled else Counter()
+        for counts in live:
+            found.update(counts)
+        return found
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Exchanges that were to be kept and were not, by reason."""
+        return {reason: n for reason, n in self.drops.items() if reason in EXCHANGE_LOST}
+
+    @property
+    def completeness(self) -> float | None:
+        """Of the exchanges that were to be kept, the share that was; None before the first."""
+        wanted = self.kept + sum(self.lost.values())
+        return self.kept / wanted if wanted else None
 
     @property
     def requests(self) -> int:
@@ -130,7 +187,7 @@ class EdgeTotals:
 
     def durations(self) -> tuple[tuple[float, ...], list[int]]:
         """Bucket bounds in seconds and the counts of all versions and routes together."""
-        bounds = self.latest.bounds_s if self.latest else ()
+        bounds = self.bounds_s
         counts = [0] * (len(bounds) + 1)
         for cell in self.cells().values():
             counts = _added(counts, cell.duration_counts)
@@ -151,6 +208,14 @@ def quantile(bounds: tuple[float, ...], counts: list[int], share: float) -> floa
             return lower + (bounds[index] - lower) * (rank - below) / count
         below += count
     return bounds[-1] if bounds else None
+
+
+def _add_routes(cells: dict[tuple[str, str], Cell], edge: EdgeCounters) -> None:
+    for route in edge.routes:
+        key = (route.version, route.route)
+        if key not in cells and len(cells) >= CELLS_MAX:
+            key = OVERFLOW
+        cells[key] = cells.get(key, Cell()).plus(route)
 
 
 def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> Counter[str]:

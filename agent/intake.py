@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from agent.decoders.catalog import decoders
 from agent.decoders.decoder import DecodeError, DecodeLimits, DecoderSettings, JsonPathSettings
 from agent.decoders.detection import Decoding
 from agent.exchange import Exchange
+from agent.inference import Inference
 from agent.labels import Joined, Label, LabelStore
 from agent.monitor import ModelMonitor, MonitorSettings, Tick
 from agent.schema import FeatureKind, SchemaSettings, TargetKind
@@ -79,21 +80,27 @@ class Intake:
         # Where error bits go as well, when a second opinion on concept drift is wanted.
         self.feed_concept: Callable[[str, bytes], object] | None = None
 
-    def take(self, exchange: Exchange) -> None:
-        """One exchange from a source; nothing that is wrong with it escapes."""
+    def take(self, taken: Exchange | Inference) -> bool:
+        """From a source, decoded or not; nothing that is wrong with it escapes.
+
+        False: no rows came of it, and that is counted. What names no version is the stable one's.
+        """
+        if not taken.version:
+            taken = replace(taken, version=self.monitor.stable)
         try:
-            inference = self.decoding.decode(exchange)
+            inference = taken if isinstance(taken, Inference) else self.decoding.decode(taken)
         except DecodeError as error:
             # Probes and other endpoints are no loss; they are counted by the decoding itself.
             self.last_errors.append(str(error)[:200])
-            return
+            return False
         except Exception as error:
             # Bytes from outside found a fault of ours: it costs this exchange, not the reading.
             self.dropped["intake_failed"] += 1
             self.last_errors.append(f"{type(error).__name__}: {error}"[:200])
             log.exception("an exchange could not be taken in")
-            return
+            return False
         self._ticked(self.monitor.take(inference, self._clock()))
+        return True
 
     def advance(self) -> None:
         """Close the ticks whose time is over, and let go of what waited too long."""

@@ -49,12 +49,16 @@ class ServerResources:
         self.latest = Resources(absent={"server": "not looked at yet"})
 
     @classmethod
-    def of(cls, config: Config, stable_address: str) -> "ServerResources":
+    def of(cls, config: Config, stable_address: str | None) -> "ServerResources":
         """From the configuration; without a key there, who listens where requests are sent."""
         keys = config.resources
         if keys.pid is not None or keys.name is not None or keys.port is not None:
             return cls(Target(pid=keys.pid, name=keys.name, port=keys.port))
-        return cls(address_target(stable_address))
+        if stable_address is not None:
+            return cls(address_target(stable_address))
+        if config.tap is not None:
+            return cls(Target(port=config.tap.port))
+        return cls(Target(why_not="nothing is relayed to it: set resources.port, pid or name"))
 
     def look_at(self, address: str) -> None:
         """The stable model is served elsewhere now."""

@@ -54,6 +54,7 @@ class ScrapeInput:
     delays: Delays
     server: Resources
     processes: Mapping[str, Mapping[str, float]]
+    completeness: Mapping[str, float] = field(default_factory=dict)  # by source, where it is known
     runs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     deliveries: Mapping[tuple[str, str], int] = field(default_factory=dict)
     outbox: Mapping[str, int] = field(default_factory=dict)

@@ -48,16 +48,17 @@ class Slots:
         registry: Registry,
         *,
         state_dir: Path,
-        upstream: str,
+        upstream: str | None,
         on_moved: Callable[[Slot], None] = lambda _: None,
     ) -> None:
         self._config = config
         self._registry = registry
         self._home = state_dir / "slots"
-        # Where the configured upstream is, numeric: the supervisor resolves its name.
+        # Where the configured upstream is, numeric: the supervisor resolves its name. None: we
+        # do not relay to it.
         self._upstream = upstream
         # What the configured upstream serves: to go back to that is to go back there.
-        self.upstream_digest = external(config.proxy.upstream)
+        self.upstream_digest = external(config.stable_upstream)
         self._on_moved = on_moved
         # A slot is started or stopped, never both at once: a stop that came to its end late would
         # take the next model with it.
@@ -75,7 +76,7 @@ class Slots:
         record = self._registry.slot(slot)
         if record.address is None:
             return None
-        if record.address == self._config.proxy.upstream:
+        if record.address == self._config.stable_upstream:
             return self._upstream
         return self._addresses.get(slot) or numeric(record.address)
 
@@ -118,10 +119,10 @@ class Slots:
         if record.digest == version.digest and record.pid is None and record.address is not None:
             await self._ask(slot, version.digest, record.address)  # somebody else runs it
         elif version.digest == self.upstream_digest and await self._upstream_serves(version):
-            address = self._config.proxy.upstream
+            address = self._config.stable_upstream
             self._registry.set_slot(SlotRecord(name=slot, digest=version.digest, address=address))
         elif candidate is not None and candidate.upstream is not None:
-            address = candidate.upstream if slot == "B" else self._config.proxy.upstream
+            address = candidate.upstream if slot == "B" else self._config.stable_upstream
             self._registry.set_slot(SlotRecord(name=slot, digest=version.digest, address=address))
             await self._ask(slot, version.digest, address)
         elif candidate is None or candidate.start is None:
@@ -152,7 +153,9 @@ class Slots:
 
     async def _upstream_serves(self, version: Version) -> bool:
         """Whether to use the configured upstream: always when there is no artifact to start."""
-        return version.directory is None or await accepts_connection(self._upstream)
+        if version.directory is None or self._upstream is None:
+            return True
+        return await accepts_connection(self._upstream)
 
     async def _ask(self, slot: Slot, digest: str, address: str) -> None:
         """An upstream that we did not start is only asked whether it is ready."""
@@ -217,7 +220,7 @@ class Slots:
         """After a restart: adopt the stable slot's process, or begin to start it again."""
         for name in SLOTS:
             record = self._registry.slot(name)
-            elsewhere = record.address != self._config.proxy.upstream
+            elsewhere = record.address != self._config.stable_upstream
             if record.pid is None and record.address is not None and elsewhere:
                 self._addresses[name] = await resolve(parse_upstream(record.address))
             if record.digest is None or record.pid is None:

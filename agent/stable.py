@@ -41,7 +41,7 @@ def stable_from_ledger(config: Config) -> StableUpstream | None:
     except LedgerError as error:
         log.error("ledger cannot be read, routing to the configured upstream", error=str(error))
         return None
-    if not rows or rows[0]["address"] in (None, config.proxy.upstream):
+    if not rows or rows[0]["address"] in (None, config.stable_upstream):
         return None
     label = rows[0]["label"] or config.model.version
     return StableUpstream(address=rows[0]["address"], version=label)

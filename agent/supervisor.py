@@ -1,26 +1,26 @@
-"""The supervisor: owns the listening sockets and keeps the edge and analysis alive beside them.
+"""The supervisor: owns the listening sockets and keeps edges, tap and analysis alive beside them.
 
 It decides nothing and measures nothing. Whatever happens to a child, the sockets stay open here,
 so a client's connection waits in the kernel's queue for a moment instead of being refused.
 """
 
 import asyncio
-import json
-import os
 import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import structlog
 
-from agent.addresses import accepts_connection, bind_listener, is_name, resolve
+from agent.addresses import bind_listener, is_name, resolve
 from agent.admin.front import FrontDesk
+from agent.channel_ends import ChannelEnds, Peer
+from agent.child_settings import config_file, edge_settings, tap_settings
 from agent.children import Child, Message, name_process, notify_systemd
 from agent.config import Config, parse_upstream
+from agent.probes import Probes
 
 log = structlog.get_logger("remora.supervisor")
 
@@ -28,10 +28,14 @@ log = structlog.get_logger("remora.supervisor")
 BIND_WAIT_S = 8.0
 DRAIN_S = 5.0
 RESOLVE_EVERY_S = 15.0
-CHANNEL_BUFFER_BYTES = 1024 * 1024
 EDGE_HUNG_S = 20.0
 # Analysis may be busy for long with one big request of a person; the edge does not care.
 ANALYSIS_HUNG_S = 90.0
+# A tap without its capability is asked again now and then: somebody may have given it.
+TAP_REFUSED_WAIT_S = 60.0
+TAP = Peer(source="tap")
+# Listeners that edges accept on; analysis serves on the others.
+DOORS = ("proxy", "grpc")
 
 
 class Supervisor:
@@ -43,21 +47,12 @@ class Supervisor:
         self._config = config
         self._role = role
         self._reload = reload
-        self._proxy = config.proxy
         self._stopping = asyncio.Event()
-        self._edge_ready = False
-        self._analysis_ready = False
-        self._analysis_error: str | None = None  # why it cannot start, in its own words
-        self._held_end: socket.socket | None = None  # analysis' end of a channel, until it lives
-        self._stable: dict[str, str] = {}
-        self._listeners: list[socket.socket] = []
-        self._edge = Child(
-            "edge",
-            "agent.edge",
-            on_spawn=self._start_edge,
-            on_message=self._from_edge,
-            hung_after_s=EDGE_HUNG_S,
-        )
+        self._stable: dict[str, str] | None = None  # None: nothing is relayed
+        self._listeners: dict[str, socket.socket] = {}  # by who serves on them, but for admin's
+        workers = 0 if config.proxy is None else config.proxy.workers
+        self._edges = {worker: self._new_edge(worker, of=workers) for worker in range(workers)}
+        self._tap = None if config.tap is None else self._new_tap()
         self._analysis = Child(
             "analysis",
             "agent.analysis",
@@ -65,8 +60,35 @@ class Supervisor:
             on_message=self._from_analysis,
             hung_after_s=ANALYSIS_HUNG_S,
         )
+        self._channels = ChannelEnds(self._analysis)
+        self._probes = Probes(
+            edges=list(self._edges.values()),
+            tap=self._tap,
+            analysis=self._analysis,
+            upstream=lambda: None if self._stable is None else self._stable["address"],
+        )
         self._run_dir = Path(tempfile.mkdtemp(prefix="remora-"))
         self._backend = str(self._run_dir / "admin.sock")
+
+    def _new_edge(self, worker: int, *, of: int) -> Child:
+        return Child(
+            "edge" if of == 1 else f"edge-{worker + 1}",
+            "agent.edge",
+            on_spawn=partial(self._start_edge, worker),
+            on_message=partial(self._from_edge, worker),
+            hung_after_s=EDGE_HUNG_S,
+            title="edge",
+        )
+
+    def _new_tap(self) -> Child:
+        return Child(
+            "tap",
+            "agent.tap",
+            on_spawn=self._start_tap,
+            on_message=self._from_tap,
+            hung_after_s=EDGE_HUNG_S,
+            refused_wait_s=TAP_REFUSED_WAIT_S,
+        )
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Raises `OSError` when a listener cannot be bound.
@@ -85,40 +107,54 @@ class Supervisor:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reread)
-        self._listeners = [await bind_listener(self._proxy.listen_address, wait_s=BIND_WAIT_S)]
-        admin = await bind_listener(self._config.admin.listen_address, wait_s=BIND_WAIT_S)
+        admin = await self._bind()
         self._stable = await self._first_stable()
         front = FrontDesk(
-            backend=self._backend, probes={"/healthz": self._healthz, "/readyz": self._readyz}
+            backend=self._backend,
+            probes={"/healthz": self._probes.healthz, "/readyz": self._probes.readyz},
         )
         await front.serve(admin)
         log.info(
             "remora starts",
-            listen=self._proxy.listen,
+            sources=[source.kind for source in self._config.sources],
+            listen={name: str(sock.getsockname()) for name, sock in self._listeners.items()},
             admin=self._config.admin.listen,
-            upstream=self._stable["address"],
+            upstream=None if self._stable is None else self._stable["address"],
             model=self._config.model.name,
             role=self._role,
             page=f"http://{self._config.admin.listen}/",
             token_file=self._token_file(),
         )
-        tasks = [
-            loop.create_task(self._edge.keep_alive()),
-            loop.create_task(self._analysis.keep_alive()),
-            loop.create_task(self._follow_names()),
-        ]
+        tasks = [loop.create_task(child.keep_alive()) for child in self._children()]
+        tasks.append(loop.create_task(self._follow_names()))
         failed = await self._stopped(tasks)
         notify_systemd("STOPPING=1")
         log.info("remora stops: draining")
-        for listener in self._listeners:
+        for listener in self._listeners.values():
             listener.close()
-        # The edge first: analysis still takes what it ships while it drains.
-        await self._edge.stop(grace_s=DRAIN_S + 1.0)
+        # What brings exchanges in goes first: analysis still takes what it ships while it drains.
+        ahead = [child for child in self._children() if child is not self._analysis]
+        await asyncio.gather(*(child.stop(grace_s=DRAIN_S + 1.0) for child in ahead))
         await self._analysis.stop(grace_s=DRAIN_S)
         front.close()
         for task in tasks:
             task.cancel()
         return 1 if failed else 0
+
+    def _children(self) -> Iterator[Child]:
+        yield from self._edges.values()
+        if self._tap is not None:
+            yield self._tap
+        yield self._analysis
+
+    async def _bind(self) -> socket.socket:
+        """Every listener there is to be; the admin port's, which is served here."""
+        config = self._config
+        for source in (config.proxy, config.push):
+            if source is not None:
+                bound = await bind_listener(source.listen_address, wait_s=BIND_WAIT_S)
+                self._listeners[source.kind] = bound
+        return await bind_listener(config.admin.listen_address, wait_s=BIND_WAIT_S)
 
     async def _stopped(self, tasks: list[asyncio.Task[None]]) -> bool:
         """Until we are told to stop; true when a task ended instead."""
@@ -145,32 +181,26 @@ class Supervisor:
 
     # What the children are told.
 
-    def _start_edge(self, edge: Child) -> None:
-        self._edge_ready = False
-        ours, theirs = self._new_channel()
-        self._hand_to_analysis(theirs)
-        fds = [listener.fileno() for listener in self._listeners] + [ours.fileno()]
-        edge.send(
-            {
-                "type": "start",
-                "settings": edge_settings(self._config),
-                "stable": self._stable,
-                "listen": len(self._listeners),
-            },
-            fds,
-        )
-        ours.close()
+    def _start_edge(self, worker: int, edge: Child) -> None:
+        doors = [name for name in self._listeners if name in DOORS]
+        start = {
+            "type": "start",
+            "settings": edge_settings(self._config),
+            "stable": self._stable,
+            "listeners": doors,
+        }
+        sockets = [self._listeners[name] for name in doors]
+        self._channels.to_new_child(edge, Peer(worker=worker), start, sockets)
+        self._announce()
+
+    def _start_tap(self, tap: Child) -> None:
+        start = {"type": "start", "settings": tap_settings(self._config)}
+        self._channels.to_new_child(tap, TAP, start, [])
         self._announce()
 
     def _start_analysis(self, analysis: Child) -> None:
-        self._analysis_ready = False
-        theirs = self._held_end
-        self._held_end = None
-        if theirs is None:
-            ours, theirs = self._new_channel()
-            self._edge.send({"type": "channel"}, [ours.fileno()])
-            ours.close()
         Path(self._backend).unlink(missing_ok=True)
+        served = [name for name in self._listeners if name not in DOORS]
         with config_file(self._config) as config:
             analysis.send(
                 {
@@ -178,122 +208,107 @@ class Supervisor:
                     "role": self._role,
                     "admin_socket": self._backend,
                     "stable": self._stable,
+                    "listeners": served,
                 },
-                [config.fileno(), theirs.fileno()],
+                [config.fileno(), *(self._listeners[name].fileno() for name in served)],
             )
-        theirs.close()
+        for worker, edge in self._edges.items():
+            self._channels.to_new_analysis(Peer(worker=worker), edge)
+        if self._tap is not None:
+            self._channels.to_new_analysis(TAP, self._tap)
         self._announce()
 
-    def _join(self) -> None:
-        """A new channel for two children that are both there and have lost theirs."""
-        ours, theirs = self._new_channel()
-        if self._edge.send({"type": "channel"}, [ours.fileno()]):
-            self._hand_to_analysis(theirs)
-        else:
-            theirs.close()  # an edge that starts brings a channel with it
-        ours.close()
-
-    def _new_channel(self) -> tuple[socket.socket, socket.socket]:
-        edge_end, analysis_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        for end in (edge_end, analysis_end):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BUFFER_BYTES)
-        return edge_end, analysis_end
-
-    def _hand_to_analysis(self, end: socket.socket) -> None:
-        if self._analysis.send({"type": "channel"}, [end.fileno()]):
-            end.close()
-            return
-        if self._held_end is not None:
-            self._held_end.close()
-        self._held_end = end
-
     def _announce(self) -> None:
-        """Tell analysis who there is to measure and how often each was restarted."""
+        """Tell analysis who there is to measure, how often each was restarted, and how it is."""
         self._analysis.send(
             {
                 "type": "processes",
                 "processes": {
-                    child.name: {"pid": child.pid, "restarts": child.restarts}
-                    for child in (self._edge, self._analysis)
+                    child.name: {
+                        "pid": child.pid,
+                        "restarts": child.restarts,
+                        "ready": child.ready,
+                        "refused": child.refused,
+                    }
+                    for child in self._children()
                 },
             }
         )
 
     # What the children say.
 
-    def _from_edge(self, message: Message) -> None:
+    def _from_edge(self, worker: int, message: Message) -> None:
         if message["type"] == "ready":
-            self._edge_ready = True
             notify_systemd("READY=1")
-            log.info("edge serves", pid=self._edge.pid)
+            log.info("edge serves", child=self._edges[worker].name, pid=self._edges[worker].pid)
+            self._announce()
+
+    def _from_tap(self, message: Message) -> None:
+        match message["type"]:
+            case "ready":
+                log.info("tap listens")
+            case "refused":
+                log.error("tap does not run; everything else does", why=message["reason"])
+        self._announce()
 
     def _from_analysis(self, message: Message) -> None:
         match message["type"]:
             case "ready":
-                self._analysis_ready = True
-                self._analysis_error = None
                 log.info("analysis is up", pid=self._analysis.pid)
+                self._analysis_settled()
             case "refused":
-                self._analysis_error = message["reason"]
+                self._analysis_settled()
             case "stable":
                 # Kept here so that an edge that restarts while analysis is away routes right.
                 self._stable = {"address": message["address"], "version": message["version"]}
             case "channel_lost":
-                self._join()
+                self._join(Peer(source=message["source"], worker=message["worker"]))
 
-    # Names, probes, reload.
+    def _analysis_settled(self) -> None:
+        """Without an edge nobody else says that we run. What analysis lacks is in the probes."""
+        self._announce()
+        if not self._edges:
+            notify_systemd("READY=1")
 
-    async def _first_stable(self) -> dict[str, str]:
+    def _join(self, peer: Peer) -> None:
+        child = self._tap if peer == TAP else self._edges.get(peer.worker)
+        if child is not None:
+            self._channels.join(peer, child)
+
+    # Names, reload.
+
+    async def _first_stable(self) -> dict[str, str] | None:
         """Where the stable model is served: the ledger's word wins over the configuration's."""
         from agent.stable import stable_from_ledger
 
+        if self._config.proxy is None:
+            return None
         remembered = stable_from_ledger(self._config)
         if remembered is not None:
             address = await resolve(parse_upstream(remembered.address))
             return {"address": address, "version": remembered.version}
-        address = await resolve(self._proxy.upstream_address)
+        address = await resolve(self._config.proxy.upstream_address)
         return {"address": address, "version": self._config.model.version}
 
     async def _follow_names(self) -> None:
         """Resolve the upstream's name again now and then: the edge never resolves anything."""
-        upstream = self._proxy.upstream_address
-        current = self._stable["address"]
+        proxy, first = self._config.proxy, self._stable
+        if proxy is None or first is None:
+            await self._stopping.wait()
+            return
+        upstream, current = proxy.upstream_address, first["address"]
         while True:
             await asyncio.sleep(RESOLVE_EVERY_S)
-            if not is_name(upstream) or self._stable["address"] != current:
+            stable = self._stable or first
+            if not is_name(upstream) or stable["address"] != current:
                 continue
             address = await resolve(upstream, current=current)
             if address != current:
                 log.info("upstream moved", name=upstream.host, address=address)
                 current = address
-                self._stable = {**self._stable, "address": address}
-                self._edge.send({"type": "stable", **self._stable})
-                self._analysis.send({"type": "stable", **self._stable})
-
-    async def _healthz(self) -> tuple[bool, dict[str, object]]:
-        body: dict[str, object] = {
-            "edge": "up" if self._edge.answers else "down",
-            **self._analysis_facts(),
-        }
-        return self._edge.answers, body
-
-    def _analysis_facts(self) -> dict[str, object]:
-        """Shown in both probes, and never what makes them fail."""
-        up = self._analysis_ready and self._analysis.answers
-        facts: dict[str, object] = {"analysis": "up" if up else "down"}
-        if self._analysis_error is not None:
-            facts["analysis_error"] = self._analysis_error
-        return facts
-
-    async def _readyz(self) -> tuple[bool, dict[str, object]]:
-        reachable = await accepts_connection(self._stable["address"])
-        listening = self._edge_ready and self._edge.answers
-        body: dict[str, object] = {
-            "edge": "listening" if listening else "not listening",
-            "upstream": "reachable" if reachable else "unreachable",
-            **self._analysis_facts(),
-        }
-        return listening and reachable, body
+                self._stable = {**stable, "address": address}
+                for child in (*self._edges.values(), self._analysis):
+                    child.send({"type": "stable", **self._stable})
 
     def _reread(self) -> None:
         """SIGHUP: what can change without dropping a connection changes, the rest is named."""
@@ -314,34 +329,6 @@ class Supervisor:
         with config_file(self._config) as file:
             self._analysis.send({"type": "config"}, [file.fileno()])
         log.info("configuration reloaded", keys=list(changes.live))
-
-
-@contextmanager
-def config_file(config: Config) -> Iterator[BinaryIO]:
-    """The configuration in memory, to be handed on as a descriptor: a schema of thousands of
-    columns is longer than a packet of the control socket may be."""
-    with os.fdopen(os.memfd_create("remora-config"), "w+b") as file:
-        file.write(json.dumps(config.reveal()).encode())
-        file.flush()
-        yield file
-
-
-def edge_settings(config: Config) -> dict[str, object]:
-    """What the edge needs to know, in plain values: it reads no configuration itself."""
-    proxy = config.proxy
-    return {
-        "idle_s": proxy.idle_s,
-        "connect_timeout_s": proxy.connect_timeout_s,
-        "total_timeout_s": proxy.total_timeout_s,
-        "client_idle_s": proxy.client_idle_s,
-        "head_bytes_max": proxy.head_bytes_max,
-        "capture_bytes_max": proxy.capture_bytes_max,
-        "connections_max": proxy.connections_max,
-        "forwarded": proxy.forwarded,
-        "routes": [[route.name, route.pattern] for route in proxy.routes],
-        "client_key": config.rollout.client_key,
-        "sampling_rate": config.sampling.rate,
-    }
 
 
 def supervise(config: Config, *, role: str, reload: Callable[[], Config] | None = None) -> int:

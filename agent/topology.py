@@ -1,7 +1,7 @@
 """The running graph of analysis: what is made from the configuration, in which order it starts
 and drains. Everything that decides is elsewhere; here is only who knows whom.
 
-Start: state, ledger, detectors, snapshot, controller, admin API, and the channel last, so that no
+Start: state, ledger, detectors, snapshot, controller, admin API, and the sources last, so that no
 exchange arrives before everybody who wants it is there. Stop is the same backwards.
 """
 
@@ -11,8 +11,7 @@ import os
 import secrets
 import socket
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from agent.admin.server import AdminServer
 from agent.agent_view import AgentView
 from agent.batch import Batch
 from agent.capture import CaptureWriter
+from agent.channel_ends import Peer
+from agent.channels import Channels, Receivers
 from agent.concept_child import ConceptChild
 from agent.config import Config
 from agent.controller import Controller
@@ -34,7 +35,10 @@ from agent.labels import Joined, LabelStore
 from agent.monitor import Tick
 from agent.resources import AgentResources, ServerResources
 from agent.sampling import edge_keeps
-from agent.sources.proxy import EdgeChannel, EdgeCounters, Outcome
+from agent.source_status import source_status
+from agent.source_tasks import SourceTasks
+from agent.sources.opening import open_sources
+from agent.sources.proxy import EdgeCounters, Outcome
 from agent.state import Snapshot
 from agent.upstream_watch import UpstreamWatch
 from detectors import Reading, Reference
@@ -44,8 +48,6 @@ log = structlog.get_logger("remora.analysis")
 TICK_EVERY_S = 0.5
 HISTORY_EVERY_S = 5.0
 SALT_BYTES = 16
-# An edge that died brings a channel with it when it comes back; one that merely lost it does not.
-CHANNEL_LOST_S = 2.0
 # A loop that fails at every turn says so now and then, not twice a second.
 COMPLAIN_EVERY_S = 60.0
 
@@ -58,7 +60,7 @@ class Agent:
         config: Config,
         *,
         role: str,
-        stable_address: str,
+        stable_address: str | None,
         stable_version: str,
         tell_supervisor: Callable[[dict[str, Any]], None],
     ) -> None:
@@ -68,7 +70,8 @@ class Agent:
         state_dir = config.state_dir
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _locked(state_dir)
-        self.totals = EdgeTotals()
+        workers = 0 if config.proxy is None else config.proxy.workers
+        self.totals = EdgeTotals(workers=workers)
         self.upstream = UpstreamWatch()
         self._salt = _salt(state_dir / "sampling.salt")
         self.intake = Intake(
@@ -87,7 +90,6 @@ class Agent:
         )
         self.capture = _capture(config)
         self.concept = self._concept_child() if config.detect.concept.adwin else None
-        self._malformed: Counter[str] = Counter()  # of channels that are closed
         self._snapshot = Snapshot(state_dir / "snapshot.npz")
         self.server_resources = ServerResources.of(config, stable_address)
         self.agent_resources = AgentResources()
@@ -97,21 +99,40 @@ class Agent:
             state_dir=state_dir,
             stable=(stable_address, stable_version),
             intake=self.intake,
-            send_route=self._send_route,
+            send_route=lambda route: self.channels.send_route(route),
             tell_supervisor=tell_supervisor,
         )
+        client_key = config.rollout.client_key
+        self.channels = Channels(
+            Receivers(
+                exchange=self.intake.take,
+                outcomes=self._on_outcomes,
+                counters=self._on_counters,
+                generation=self.controller.on_generation,
+                lost=self._channel_lost,
+            ),
+            workers=workers,
+            rate=config.sampling.rate,
+            salt=self._salt,
+            headers=() if client_key is None else (client_key,),
+        )
         self.view = AgentView(self)
+        self.sources = SourceTasks((), self.intake.take)
         self._tell_supervisor = tell_supervisor
-        self._channel: EdgeChannel | None = None
-        self._reading: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._admin: AdminServer | None = None
+        self._processes: dict[str, dict[str, Any]] = {}
         self._snapshot_at = time.time()
 
     # Life.
 
-    async def start(self, *, channel: socket.socket, admin_socket: str) -> None:
-        """Restore, then serve. Raises what makes starting pointless: a ledger that is broken."""
+    async def start(
+        self, *, admin_socket: str, listeners: Mapping[str, socket.socket] | None = None
+    ) -> None:
+        """Restore, then serve. Raises what makes starting pointless: a ledger that is broken.
+
+        The edges and the tap are connected afterwards, as their channels come.
+        """
         saved = self._snapshot.load()
         if saved is not None:
             self._restore(saved[0])
@@ -121,7 +142,14 @@ class Agent:
         api = Api(self.view, gatekeeper(self.config, self.config.state_dir))
         self._admin = AdminServer(api.application(), admin_socket)
         await self._admin.start()
-        self.connect(channel)
+        opened = open_sources(
+            self.config,
+            listeners=listeners or {},
+            state_dir=self.config.state_dir,
+            take_labels=self.view.take_labels,
+        )
+        self.sources = SourceTasks(opened, self.intake.take)
+        self.sources.start()
         self._tasks = [
             self._every(lambda: TICK_EVERY_S, self._tick),
             self._every(lambda: HISTORY_EVERY_S, self._note_history),
@@ -131,12 +159,12 @@ class Agent:
 
     async def stop(self) -> None:
         """Take what still comes, save, and let go. Model servers that we started keep serving."""
-        for task in (*self._tasks, *self._reading):
+        for task in self._tasks:
             task.cancel()
+        await self._attempt(self.sources.stop)
         if self._admin is not None:
             await self._admin.stop()
-        if self._channel is not None:
-            self._channel.close()
+        self.channels.close()
         # What one of them cannot write any more must not keep the others from saving theirs.
         await self._attempt(self._flush)
         if self.concept is not None:
@@ -185,57 +213,24 @@ class Agent:
 
         return asyncio.get_running_loop().create_task(repeat())
 
-    # The edge.
+    # The edges and the tap.
 
-    def connect(self, sock: socket.socket) -> None:
-        """A channel to an edge that has just started, or to the one there was before us."""
-        if self._channel is not None:
-            self._malformed += self._channel.malformed
-            self._channel.close()
-        client_key = self.config.rollout.client_key
-        channel = EdgeChannel(
-            sock,
-            self.intake.take,
-            self._on_outcomes,
-            self._on_counters,
-            headers_also=() if client_key is None else (client_key,),
-        )
-        channel.send_sampling(rate=self.config.sampling.rate, salt=self._salt)
-        self._channel = channel
-        reading = asyncio.get_running_loop().create_task(self._read(channel))
-        self._reading.add(reading)
-        reading.add_done_callback(self._reading.discard)
+    def connect(self, sock: socket.socket, peer: Peer | None = None) -> None:
+        """A channel to a process that has just started, or to the one there was before us."""
+        self.channels.connect(sock, peer or Peer())
         self.controller.route_again()
 
-    async def _read(self, channel: EdgeChannel) -> None:
-        """Read to the end of a channel; then ask for another until there is one.
+    def _channel_lost(self, peer: Peer) -> None:
+        lost = {"type": "channel_lost", "source": peer.source, "worker": peer.worker}
+        self._tell_supervisor(lost)
 
-        Both ends give up a channel whose bytes make no sense, and an edge that lives on would
-        never be heard of again.
-        """
-        try:
-            await channel.run()
-        except (OSError, ValueError) as error:
-            log.warning("channel to the edge failed", error=repr(error))
-            channel.close()
-        while self._channel is channel:
-            await asyncio.sleep(CHANNEL_LOST_S)
-            if self._channel is channel:
-                log.warning("no channel to the edge, asking for one")
-                self._tell_supervisor({"type": "channel_lost"})
-
-    def _send_route(self, route: Any) -> None:
-        if self._channel is not None and not self._channel.closed:
-            self._channel.send_route(route)
-
-    def channel_malformed(self) -> Counter[str]:
-        """Captured bytes that were no HTTP, by reason."""
-        return self._malformed + (self._channel.malformed if self._channel else Counter())
-
-    def _on_counters(self, counters: EdgeCounters) -> None:
-        self.totals.take(counters)
+    def _on_counters(self, worker: int, counters: EdgeCounters) -> None:
+        self.totals.take(counters, worker=worker)
         self.upstream.look(self.totals)
-        self.controller.on_generation(counters.generation, counters.weight)
+
+    def source_status(self) -> list[dict[str, Any]]:
+        """Each source: its state, why it does not run, how complete it is, and what it lost."""
+        return source_status(self.config, self._processes, self.totals, self.sources.status())
 
     def _on_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         self.controller.on_outcomes(outcomes)
@@ -294,6 +289,7 @@ class Agent:
 
     def processes_are(self, processes: dict[str, dict[str, Any]]) -> None:
         """Which processes there are, and how often each was started again."""
+        self._processes = processes
         self.agent_resources.processes_are(processes)
 
     def upstream_moved(self, address: str) -> None:
@@ -303,8 +299,7 @@ class Agent:
     def reconfigure(self, config: Config) -> None:
         """A reload: the supervisor has already left everything else as it was."""
         self.config = config
-        if self._channel is not None:
-            self._channel.send_sampling(rate=config.sampling.rate, salt=self._salt)
+        self.channels.send_sampling(config.sampling.rate)
         self.view.forget_exported()
         if self.capture is not None:
             self.capture.limit(

@@ -74,7 +74,7 @@ def check(args: argparse.Namespace) -> int:
         for warning in warnings:
             sys.stderr.write(f"remora: warning: {warning}\n")
     if not args.offline:
-        _connect(config.proxy.upstream_address)
+        _reach(config)
     return 0
 
 
@@ -124,7 +124,6 @@ def _reference_problems(config: "Config", where: "Where") -> list[Any]:
 
 
 def _facts(config: "Config", role: str) -> dict[str, object]:
-    proxy = config.proxy
     learnt = f"learnt from the first {config.reference.learn_rows} rows"
     triggers = ", ".join(f"{t.name} ({t.on})" for t in config.triggers) or "none"
     retrain = {
@@ -135,7 +134,7 @@ def _facts(config: "Config", role: str) -> dict[str, object]:
     return {
         "model": f"{config.model.name} version {config.model.version}",
         "role": role,
-        "relays": f"{proxy.listen} to {proxy.upstream}",
+        **_source_facts(config),
         "admin": config.admin.listen,
         "protocol": config.protocol.name,
         "sampling": f"{config.sampling.rate:g} of exchanges",
@@ -147,6 +146,26 @@ def _facts(config: "Config", role: str) -> dict[str, object]:
         "state": str(config.state_dir),
         "digest": config.digest,
     }
+
+
+def _source_facts(config: "Config") -> dict[str, object]:
+    found: dict[str, object] = {}
+    proxy, tap, push = config.proxy, config.tap, config.push
+    if proxy is not None:
+        workers = f", {proxy.workers} workers" if proxy.workers > 1 else ""
+        found["relays"] = f"{proxy.listen} to {proxy.upstream}{workers}"
+    if tap is not None:
+        found["taps"] = f"{tap.interface}, port {tap.port}"
+    if push is not None:
+        found["takes"] = f"events and rows on {push.listen}"
+    if config.tails:
+        found["follows"] = ", ".join(f"{tail.path} ({tail.format})" for tail in config.tails)
+    return found
+
+
+def _reach(config: "Config") -> None:
+    if config.proxy is not None:
+        _connect(config.proxy.upstream_address)
 
 
 def _connect(address: "Address") -> None:

@@ -42,6 +42,12 @@ def check_role(config: "Config", role: AgentRole) -> Iterator[Finding]:
     """Mistakes that depend on what this agent is to be."""
     if not config.sources:
         yield ("sources",), "is empty: add a proxy with its upstream, or start with --upstream URL"
+    elif config.proxy is None and config.rollout.candidate is not None:
+        yield (
+            ("rollout", "candidate"),
+            "needs a proxy among the sources, for nobody else could route to it: add one, or "
+            "leave the candidate out",
+        )
     if role == "all" and config.detect.replicas > 1:
         yield (
             ("detect", "replicas"),

@@ -35,7 +35,7 @@ from agent.config.serving import (
     SamplingConfig,
     SchemaConfig,
 )
-from agent.config.sources import ProxySource, SourceConfig
+from agent.config.sources import ProxySource, PushSource, SourceConfig, TailSource, TapSource
 from agent.errors import ConfigError, Problem
 
 SYSTEM_STATE = Path("/var/lib/remora")
@@ -134,9 +134,35 @@ class Config(Section):
         return config
 
     @property
-    def proxy(self) -> ProxySource:
-        """The proxy. `check_role` sees to it that there is one before anything starts."""
-        return next(source for source in self.sources if isinstance(source, ProxySource))
+    def proxy(self) -> ProxySource | None:
+        """The proxy. Without one nothing is relayed, and there is no edge and nobody to route."""
+        return next((s for s in self.sources if isinstance(s, ProxySource)), None)
+
+    @property
+    def tap(self) -> TapSource | None:
+        """The tap."""
+        return next((s for s in self.sources if isinstance(s, TapSource)), None)
+
+    @property
+    def push(self) -> PushSource | None:
+        """The listener that others push to."""
+        return next((s for s in self.sources if isinstance(s, PushSource)), None)
+
+    @property
+    def tails(self) -> tuple[TailSource, ...]:
+        """The logs that are followed."""
+        return tuple(s for s in self.sources if isinstance(s, TailSource))
+
+    @property
+    def stable_upstream(self) -> str:
+        """What the ledger knows the configured model by: its address, where we relay to it.
+
+        Where nothing is relayed nobody can be sent elsewhere, and the model is the one that
+        `model` names: another version there is another model.
+        """
+        if self.proxy is not None:
+            return self.proxy.upstream
+        return f"unrouted:{self.model.name}@{self.model.version}"
 
     @property
     def state_dir(self) -> Path:

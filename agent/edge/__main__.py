@@ -66,13 +66,15 @@ class EdgeProcess:
             address=stable["address"],
             version=stable["version"],
         )
-        sockets = [socket.socket(fileno=fd) for fd in fds]
-        self._starting = self._loop.create_task(self._serve(edge, sockets, int(message["listen"])))
+        *listening, channel = [socket.socket(fileno=fd) for fd in fds]
+        doors = dict(zip(message["listeners"], listening, strict=True))
+        self._starting = self._loop.create_task(self._serve(edge, doors, channel))
 
-    async def _serve(self, edge: Edge, sockets: list[socket.socket], listening: int) -> None:
-        await edge.serve(sockets[:listening])
-        for sock in sockets[listening:]:
-            edge.outbox.attach(sock)
+    async def _serve(
+        self, edge: Edge, doors: dict[str, socket.socket], channel: socket.socket
+    ) -> None:
+        await edge.serve([doors["proxy"]])
+        edge.outbox.attach(channel)
         # No cycles are made while serving, so there is nothing to look for; and the pages of what
         # is there now stay untouched.
         gc.collect()

@@ -99,7 +99,7 @@ class EdgeChannel:
     def __init__(
         self,
         sock: socket.socket,
-        on_exchange: Callable[[Exchange], None],
+        on_exchange: Callable[[Exchange], object],
         on_outcomes: Callable[[Sequence[Outcome]], None],
         on_counters: Callable[[EdgeCounters], None],
         *,

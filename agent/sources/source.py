@@ -1,8 +1,11 @@
 """What a source is: it turns bytes into exchanges. And the closed catalog of those we have.
 
-What may be assumed of a source: `run` is awaited once and returns when the source has ended or is
-cancelled; it closes what it opened. It calls `emit` from the event loop's thread only. `emit`
-never blocks and never raises; False means that the exchange was not taken and is already counted.
+What may be assumed of a source: `run` returns when the source has ended, raises `OSError` or
+`ValueError` when it cannot go on, and ends when it is cancelled; it closes what it opened, but for
+a listener, which it is lent. Whoever runs it awaits `run` again, after a pause, when it returned
+or failed. It calls `emit` from the event loop's thread only. `emit` never blocks and never raises;
+False means that nothing came of it, and that is already counted. A source that decodes by itself
+(rows that are pushed, lines of a log) emits inferences. An empty `version` means the stable one.
 No header leaves a source that is not allow-listed here.
 """
 
@@ -10,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, Literal, Protocol, TypeAlias
 
 from agent.exchange import Exchange
+from agent.inference import Inference
 
 SourceName: TypeAlias = Literal["proxy", "tap", "push", "tail"]
 SOURCES: Final[tuple[SourceName, ...]] = ("proxy", "tap", "push", "tail")
@@ -31,11 +35,24 @@ _NEVER: Final = frozenset(
 
 
 class Emit(Protocol):
-    def __call__(self, exchange: Exchange) -> bool: ...
+    def __call__(self, taken: Exchange | Inference, /) -> bool: ...
 
 
 class Source(Protocol):
-    name: SourceName
+    """One of the configured sources, of which there may be several by the same name."""
+
+    @property
+    def name(self) -> SourceName: ...
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """What this source lost or could not read since it was made, by reason: a closed set."""
+        ...
+
+    @property
+    def completeness(self) -> float | None:
+        """Which share of what went by it has whole, 0 to 1; None while it cannot know."""
+        ...
 
     async def run(self, emit: Emit) -> None: ...
 

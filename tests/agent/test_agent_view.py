@@ -27,7 +27,8 @@ async def agent(tmp_path: Path) -> AsyncIterator[Agent]:
         tell_supervisor=lambda _: None,
     )
     ours, theirs = socket.socketpair()
-    await made.start(channel=ours, admin_socket=str(tmp_path / "a.sock"))
+    await made.start(admin_socket=str(tmp_path / "a.sock"))
+    made.connect(ours)
     yield made
     await made.stop()
     theirs.close()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent import topology
+from agent import channels
 from agent.config import load_config
 from agent.labels import Label
 from agent.sampling import edge_keeps
@@ -46,7 +46,8 @@ async def test_two_agents_do_not_share_a_directory(tmp_path: Path) -> None:
     first = an_agent(tmp_path, [])
     with pytest.raises(OSError, match="another agent uses"):
         an_agent(tmp_path, [])
-    await first.start(channel=ours, admin_socket=str(tmp_path / "a.sock"))
+    await first.start(admin_socket=str(tmp_path / "a.sock"))
+    first.connect(ours)
     await first.stop()
     theirs.close()
     second = an_agent(tmp_path, [])
@@ -71,20 +72,21 @@ async def test_a_label_of_a_request_that_the_edge_did_not_keep_does_not_wait(
 async def test_a_channel_that_ends_is_asked_for_until_there_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(topology, "CHANNEL_LOST_S", 0.02)
+    monkeypatch.setattr(channels, "CHANNEL_LOST_S", 0.02)
     told: list[dict[str, Any]] = []
     agent = an_agent(tmp_path, told)
     ours, theirs = socket.socketpair()
-    await agent.start(channel=ours, admin_socket=str(tmp_path / "a.sock"))
+    await agent.start(admin_socket=str(tmp_path / "a.sock"))
+    agent.connect(ours)
     theirs.setblocking(False)
     theirs.send(b"\xff" * 64)  # no edge writes that
-    lost = {"type": "channel_lost"}
+    lost = {"type": "channel_lost", "source": "proxy", "worker": 0}
     await until(lambda: told.count(lost) >= 2)
     ours, fresh = socket.socketpair()
     agent.connect(ours)
     asked = told.count(lost)
-    await until(lambda: len(agent._reading) == 1)
-    assert agent.channel_malformed()["channel"] == 1
+    await until(lambda: agent.channels.reading == 1)
+    assert agent.channels.malformed()["channel"] == 1
     assert told.count(lost) == asked
     await agent.stop()
     theirs.close()

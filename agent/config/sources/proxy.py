@@ -1,6 +1,8 @@
 """The source `proxy`: in front of the model server."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from agent.config.address import Address, parse_listen, parse_upstream
 from agent.config.section import (
@@ -14,6 +16,9 @@ from agent.config.section import (
     Section,
     Upstream,
 )
+
+WORKERS_MAX = 64
+Workers = Annotated[Count, Field(le=WORKERS_MAX)]
 
 
 class RouteConfig(Section):
@@ -49,7 +54,9 @@ class ProxySource(Section):
     capture_bytes_max: Bytes = 1_048_576
     """Bytes of a body, per direction, that a sampled copy may hold; more is cut off, and marked."""
     connections_max: Count = 4096
-    """Client connections at once."""
+    """Client connections at once, of all workers together."""
+    workers: Workers = 1
+    """Processes that share the listener; one is enough until it uses up a core."""
     forwarded: Flag = False
     """Whether to add X-Forwarded-For and X-Forwarded-Proto."""
 
