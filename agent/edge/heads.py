@@ -18,6 +18,7 @@ _REQUEST_LINE = re.compile(rb"([!-~]+) (?:https?://[^/? ]*)?([^? \r\n]*)[^ \r\n]
 _ID_BYTES: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"
 # Turns what may be in an id into letters, all else into what is none.
 _AS_LETTERS: Final = bytes(97 if byte in _ID_BYTES else 33 for byte in range(256))
+_HOST_BYTES: Final = _ID_BYTES + b"~%!$&'()*+;=[]"  # RFC 3986 3.2.2, less the comma of lists
 _TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _ALWAYS_OUT = re.compile(
     rb"\r\n(?i:connection|keep-alive|proxy-[^:\r\n]*|x-remora-[^:\r\n]*):[^\r\n]*"
@@ -35,11 +36,14 @@ _LINES_MAX: Final = 4_096
 _HEADERS_MAX: Final = 1_024
 _LINE_KEPT_BYTES_MAX: Final = 512
 
-_PLAIN, _LENGTH, _HOST, _CODING, _CONNECTION, _UPGRADE, _OUT, _KEY = range(5, 13)
+_PLAIN, _LENGTH, _HOST, _CODING, _CONNECTION, _UPGRADE, _OUT, _KEY, _MASKED = range(5, 14)
 _KINDS: Final = {
     b"content-length": _LENGTH,
     b"host": _HOST,
     b"transfer-encoding": _CODING,
+    # What hands headers on as variables (CGI, WSGI) cannot tell these from the real ones.
+    b"content_length": _MASKED,
+    b"transfer_encoding": _MASKED,
     b"connection": _CONNECTION,
     b"keep-alive": _OUT,
     b"upgrade": _UPGRADE,
@@ -198,8 +202,8 @@ class HeadReader:
                     self._plain.clear()
                 self._plain.add(text)
         elif kind == _HOST:
-            if len(text) > _LINE_KEPT_BYTES_MAX:
-                return False  # no name is that long
+            if len(text) > _LINE_KEPT_BYTES_MAX or value.translate(None, _HOST_BYTES):
+                return False
             if len(self._hosts) >= _HEADERS_MAX:
                 self._hosts.clear()
             self._hosts.add(text)
@@ -240,10 +244,13 @@ class HeadReader:
 
     def _rare(self, head: RequestHead, kind: int, value: bytes) -> bool:
         """False when the message is ambiguous whatever llhttp thinks of it."""
+        if kind == _MASKED:
+            return False
         if kind == _CODING:
-            head.chunked = True
-            # RFC 9112 6.1: in HTTP/1.0 its framing is faulty, and servers disagree on it.
-            return head.line.version_1_1
+            # One coding, said once: nobody sends requests in another, and on lists of them servers
+            # disagree. RFC 9112 6.1: in HTTP/1.0 its framing is faulty.
+            again, head.chunked = head.chunked, True
+            return head.line.version_1_1 and value.lower() == b"chunked" and not again
         if kind == _CONNECTION:
             head.edited = True
             if value == b"keep-alive":

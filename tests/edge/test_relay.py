@@ -1,6 +1,5 @@
 """The relay as a dialogue: what the client sends, what the upstream gets, and back."""
 
-import asyncio
 import re
 import socket
 from pathlib import Path
@@ -134,27 +133,6 @@ async def test_chunks_pass_as_they_are_both_ways(house: House) -> None:
         assert await client.exactly(1) == body[at : at + 1]
     await client.send(POST)
     assert await server.until(b"hello") == POST
-
-
-async def test_each_chunk_of_a_stream_leaves_in_the_same_turn_of_the_loop(house: House) -> None:
-    """The bytes are written to the client's socket before the loop polls again."""
-    upstream = house.upstream()
-    edge = await house.start(upstream)
-    client = await house.client()
-    await client.send(POST)
-    server = await upstream.accept()
-    await server.until(b"hello")
-    await server.send(
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-    )
-    await client.head()
-    (connection,) = edge.clients
-    for token in (b"8\r\ndata: a\n\r\n", b"8\r\ndata: b\n\r\n"):
-        before = asyncio.get_running_loop().time()
-        await server.send(token)
-        assert await client.exactly(len(token)) == token
-        assert connection.transport.get_write_buffer_size() == 0
-        assert asyncio.get_running_loop().time() - before < 1.0
 
 
 async def test_continue_is_passed_on_before_the_body(house: House) -> None:
