@@ -10,11 +10,17 @@ from agent.decoders.json_path import JsonPath
 from agent.decoders.kserve_v1 import KServeV1
 from agent.decoders.mlflow import MlflowInvocations
 from agent.decoders.open_inference import OpenInference
+from agent.decoders.sagemaker import SageMaker
+from agent.decoders.tf_serving import TfServing
+from agent.decoders.torchserve import TorchServe
 
 CATALOG: Mapping[str, Callable[[DecoderSettings], Decoder]] = {
     OpenInference.name: OpenInference,
+    TfServing.name: TfServing,  # before KServe V1: it claims only what shows its marks
+    TorchServe.name: TorchServe,  # before KServe V1, whose bodies its handlers may take
     KServeV1.name: KServeV1,
     MlflowInvocations.name: MlflowInvocations,
+    SageMaker.name: SageMaker,  # after MLflow, which refuses what is none of its forms
     JsonPath.name: JsonPath,
 }
 AUTO = "auto"

@@ -4,14 +4,17 @@
 `{"predictions": [...]}`. An instance is a list of cells, an object of named cells, a lone
 cell, or a nested array, which is laid out flat. Do not take `"inputs"` with datatypes: that is
 Open Inference.
+
+A route that settled here may be TensorFlow Serving's after all, because its row form shows no
+marks to a compact writer in between: hence its column form is read as well.
 """
 
 import re
 
-from agent.decoders.answers import outputs_of
 from agent.decoders.body import concluded, request_json, require_answered, response_json
 from agent.decoders.decoder import DecodeError, DecodeReason, DecoderSettings
 from agent.decoders.tabular import table
+from agent.decoders.tf_serving import columns, predicted
 from agent.exchange import Exchange
 from agent.inference import Inference
 
@@ -45,9 +48,12 @@ class KServeV1:
         if not isinstance(asked, dict) or ("instances" in asked) == ("inputs" in asked):
             detail = "the request holds not exactly one of instances and inputs"
             raise DecodeError(DecodeReason.NOT_AN_INFERENCE, detail)
-        names, rows = table(asked.get("instances", asked.get("inputs")), self._limits)
+        if "instances" in asked:
+            names, rows = table(asked["instances"], self._limits)
+        else:
+            names, rows = columns(asked["inputs"], self._limits)
         said = response_json(exchange, self._limits)
-        if not isinstance(said, dict) or "predictions" not in said:
-            raise DecodeError(DecodeReason.NOT_AN_INFERENCE, "the answer holds no predictions")
-        outputs = outputs_of("predictions", said["predictions"], len(rows), self._limits)
+        if not isinstance(said, dict):
+            raise DecodeError(DecodeReason.NOT_AN_INFERENCE, "the answer is no object")
+        outputs = predicted(said, len(rows), self._limits)
         return concluded(exchange, names=names, rows=rows, outputs=outputs)

@@ -2,7 +2,8 @@
 
 JSON holds exactly one of `dataframe_split`, `dataframe_records`, `instances` and `inputs`;
 `params` go to the model and are no features. The answer is `{"predictions": ...}`. Do not
-take bodies for language models (`messages`, `prompt`): they are no rows.
+take bodies for language models (`messages`, `prompt`): they are no rows. SageMaker's containers
+share the path; what has none of these forms, or another number of answers, is left to them.
 """
 
 from collections.abc import Mapping
@@ -41,7 +42,10 @@ class MlflowInvocations:
         asked = exchange.request_body[:_LOOK_BYTES]
         if b'"dataframe_split"' in asked or b'"dataframe_records"' in asked:
             return True
-        return exchange.path.rstrip("/").endswith("/invocations")
+        if not exchange.path.rstrip("/").endswith("/invocations"):
+            return False
+        # Rows wrapped in `features` are those of SageMaker's own algorithms.
+        return not (b'"instances"' in asked and b'"features"' in asked)
 
     def decode(self, exchange: Exchange) -> Inference:
         require_answered(exchange)

@@ -10,8 +10,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from agent.decoders.body import (
     BINARY_TENSORS_HEADER,
     concluded,
@@ -20,7 +18,8 @@ from agent.decoders.body import (
     unpacked,
 )
 from agent.decoders.decoder import DecodeError, DecodeLimits, DecodeReason, DecoderSettings
-from agent.decoders.tabular import Table
+from agent.decoders.opaque import binary_table
+from agent.decoders.tabular import Table, require_names
 from agent.decoders.tensors import (
     DATATYPES,
     RANK_MAX,
@@ -55,7 +54,7 @@ class OpenInference:
         require_answered(exchange)
         if _json_length(exchange.request_headers) == 0:
             asked: dict[str, Any] = {}
-            names, rows = _raw_body(exchange)
+            names, rows = _raw_body(exchange, self._limits)
         else:
             asked, inputs = _message(
                 exchange.request_body, exchange.request_headers, "inputs", self._limits
@@ -88,14 +87,16 @@ def _json_length(headers: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-def _raw_body(exchange: Exchange) -> Table:
+def _raw_body(exchange: Exchange, limits: DecodeLimits) -> Table:
     """A length of zero says that the whole body is the only tensor of a batch of one.
 
-    Its name, type and shape are known to the server alone, so it is described by its length.
+    Its name, type and shape are known to the server alone, so it is described from outside.
     """
     if not exchange.request_body:
         raise DecodeError(DecodeReason.EMPTY_BATCH, "a raw tensor without a byte")
-    return ("body.bytes",), np.array([[len(exchange.request_body)]], dtype=np.float64)
+    names, rows = binary_table("body", [exchange.request_body])
+    require_names(names, 1, limits)
+    return names, rows
 
 
 def _message(

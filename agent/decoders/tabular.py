@@ -10,8 +10,10 @@ from operator import itemgetter
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.decoders.decoder import DecodeError, DecodeLimits, DecodeReason
+from agent.decoders.opaque import binary_of, binary_table, describe_binary
 from agent.inference import Rows, Value
 
 Table: TypeAlias = tuple[tuple[str, ...] | None, Rows]  # feature names or None, n x d cells
@@ -26,10 +28,11 @@ def table(entries: object, limits: DecodeLimits) -> Table:
     Nested arrays (images, series) are laid out flat, row-major, as long as they are no wider
     than `columns_max`. Objects inside objects become `outer.inner`, arrays inside objects
     `name_0`, `name_1`, ...; an object without a name that another row has is missing there.
+    Binary values, `{"b64": "..."}`, are described: `name.bytes`, of images `name.width` and more.
 
     Raises:
         DecodeError: wrong_type, empty_batch, ragged_rows, too_many_rows, too_many_columns,
-            too_deep, unsupported_encoding (binary as base64).
+            too_deep.
     """
     rows = require_rows(entries, limits)
     kinds = set(map(type, rows))
@@ -106,7 +109,7 @@ def require_names(names: Sequence[str], rows: int, limits: DecodeLimits) -> None
 def named_table(rows: Sequence[dict[str, Any]], limits: DecodeLimits) -> Table:
     """n objects as rows; the names in the order of their first appearance."""
     if any(len(row) == 1 and "b64" in row for row in rows):
-        raise DecodeError(DecodeReason.UNSUPPORTED_ENCODING, "binary instances as base64")
+        return _binary_columns("instance", rows)
     flat = rows if are_alike(rows) else [flat_object(row, limits) for row in rows]
     names = tuple(flat[0] if flat is rows else dict.fromkeys(chain.from_iterable(flat)))
     require_names(names, len(rows), limits)
@@ -130,6 +133,9 @@ def flat_object(row: dict[str, Any], limits: DecodeLimits) -> dict[str, Value]:
         name, value, depth = waiting.pop()
         if depth > limits.depth_max:
             raise DecodeError(DecodeReason.TOO_DEEP, f"nested over {limits.depth_max} deep")
+        if (data := binary_of(value)) is not None:
+            flat |= describe_binary(name, data)
+            continue
         if isinstance(value, dict):
             inner = [(f"{name}.{key}", value[key], depth + 1) for key in reversed(value)]
         elif isinstance(value, list):
@@ -159,7 +165,7 @@ def picked(rows: Iterable[Mapping[str, Value]], names: tuple[str, ...]) -> list[
 def table_of_columns(columns: Mapping[str, object], limits: DecodeLimits) -> Table:
     """An object of columns, each n cells or n rows of a few cells, as rows.
 
-    Columns of several cells are called `name_0`, `name_1`, ...
+    Columns of several cells are called `name_0`, `name_1`, ...; binary values are described.
 
     Raises:
         DecodeError: as `table`; rows_mismatch when the columns differ in length.
@@ -170,12 +176,26 @@ def table_of_columns(columns: Mapping[str, object], limits: DecodeLimits) -> Tab
     for name, entries in columns.items():
         rows = require_rows(entries, limits)
         is_nested = isinstance(rows[0], list)
-        part = cells_of(rows if set(map(type, rows)) == {list} else [[c] for c in rows], limits)
-        names += part_names(name, len(part[0]), is_nested=is_nested)
+        part: Rows
+        if isinstance(rows[0], dict):
+            described, part = _binary_columns(name, rows)
+            names += described
+        else:
+            part = cells_of(rows if set(map(type, rows)) == {list} else [[c] for c in rows], limits)
+            names += part_names(name, len(part[0]), is_nested=is_nested)
         require_width(len(names), limits)
         parts.append(part)
     require_names(names, len(parts[0]), limits)
     return unique_names(names), beside_each_other(parts)
+
+
+def _binary_columns(
+    name: str, entries: Sequence[object]
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    values = [binary_of(entry) for entry in entries]
+    if None in values:
+        raise DecodeError(DecodeReason.WRONG_TYPE, "binary and other values in one column")
+    return binary_table(name, values)
 
 
 def part_names(name: str, width: int, *, is_nested: bool = True) -> list[str]:

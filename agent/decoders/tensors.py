@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from agent.decoders.answers import Entries, entries_of
 from agent.decoders.decoder import DecodeError, DecodeLimits, DecodeReason
+from agent.decoders.opaque import binary_table
 from agent.decoders.tabular import (
     Table,
     beside_each_other,
@@ -205,39 +206,46 @@ def tensor_table(tensors: Sequence[Tensor], limits: DecodeLimits) -> Table:
     One input `[n, d]` is d positional features, because what clients call it (`input-0`,
     `predict`) says nothing about its columns. Of several inputs, `[n]` and `[n, 1]` are a
     feature of that name each, and `[n, d]` is `name_0` to `name_<d-1>`. Values of BYTES that
-    are no text (images, pickles) are described by their length: `name.bytes`.
+    are no text are described: `name.bytes`, of images `name.width` and more.
 
     Raises:
         DecodeError: what `tensor_values` and `require_shape` say; ragged_rows, rows_mismatch.
     """
     _require_few(tensors, limits)
     if len(tensors) == 1 and len(tensors[0].shape) > 1 and tensors[0].width > 1:
-        _, cells = _described(tensors[0].name, _cells(tensors[0], limits))
-        return None, cells
+        cells: Rows = _cells(tensors[0], limits)
+        if not _is_binary(cells):
+            return None, cells
     names: list[str] = []
     parts: list[Rows] = []
     for tensor in tensors:
         require_width(len(names) + tensor.width, limits)
-        name, cells = _described(tensor.name, _cells(tensor, limits))
-        names += part_names(name, tensor.width)
+        cells = _cells(tensor, limits)
+        named: Sequence[str] = part_names(tensor.name, tensor.width)
+        if _is_binary(cells):
+            named, cells = _described(tensor, cells)
+        names += named
         parts.append(cells)
     require_names(names, len(parts[0]), limits)
     return unique_names(names), beside_each_other(parts)
 
 
-def _described(name: str, cells: Rows) -> tuple[str, Rows]:
-    """Cells that are no text give way to their lengths; all of the tensor's, so that its columns
-    stay of one kind."""
-    if isinstance(cells, np.ndarray):
-        return name, cells
-    if bytes not in set(map(type, chain.from_iterable(cells))):
-        return name, cells
-    lengths = [[None if cell is None else _length(cell) for cell in row] for row in cells]
-    return f"{name}.bytes", np.array(lengths, dtype=np.float64)
+def _is_binary(cells: Rows) -> bool:
+    return not isinstance(cells, np.ndarray) and bytes in set(map(type, chain.from_iterable(cells)))
 
 
-def _length(cell: Any) -> int:
-    return len(cell.encode()) if isinstance(cell, str) else len(cell)
+def _described(tensor: Tensor, cells: Rows) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Descriptors of all of a tensor's values when some are no text: its columns stay of one
+    kind."""
+    names: list[str] = []
+    parts: list[NDArray[np.float64]] = []
+    values: list[list[Any]] = [list(column) for column in zip(*cells, strict=True)]
+    for name, column in zip(part_names(tensor.name, tensor.width), values, strict=True):
+        binary = [value.encode() if isinstance(value, str) else value for value in column]
+        described, part = binary_table(name, binary)
+        names += described
+        parts.append(part)
+    return tuple(names), np.hstack(parts)
 
 
 def tensor_outputs(

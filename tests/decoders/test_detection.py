@@ -37,8 +37,14 @@ def reason(decoding: Decoding, exchange: Exchange) -> DecodeReason:
     ("path", "bodies", "protocol"),
     [
         ("/v1/models/m:predict", V1, "kserve_v1"),
-        ("/v1/models/m/versions/3:predict", V1, "kserve_v1"),
+        ("/v1/models/m/versions/3:predict", V1, "tf_serving"),
+        ("/v1/models/m/labels/canary:predict", V1, "tf_serving"),
+        ("/v1/models/m:predict", ({"signature_name": "s", **V1[0]}, V1[1]), "tf_serving"),
+        ("/v1/models/m:predict", ({"inputs": [[1, 2]]}, {"outputs": [0]}), "tf_serving"),
+        ("/v1/models/m:predict", (V1[0], b'{\n    "predictions": [0\n    ]\n}'), "tf_serving"),
+        ("/v1/models/m:regress", ({"examples": [{"a": 1}]}, {"result": [0.5]}), "tf_serving"),
         ("/predict", V1, "kserve_v1"),
+        ("/models/m:predict", V1, "kserve_v1"),
         ("/predict", ({"inputs": [[1, 2]]}, {"predictions": [0]}), "kserve_v1"),
         ("/v2/models/m/infer", V2, "open_inference"),
         ("/v2/models/m/versions/1/infer", V2, "open_inference"),
@@ -46,6 +52,12 @@ def reason(decoding: Decoding, exchange: Exchange) -> DecodeReason:
         ("/invocations", SPLIT, "mlflow"),
         ("/invocations", V1, "mlflow"),
         ("/score", SPLIT, "mlflow"),
+        ("/invocations", ({"instances": [{"features": [1]}]}, V1[1]), "sagemaker"),
+        ("/invocations", ([[1, 2]], [0.5]), "sagemaker"),
+        ("/invocations", ({"instances": [[1, 2]]}, [0.5]), "sagemaker"),
+        ("/endpoints/churn/invocations", ([[1, 2]], {"predictions": [0.5]}), "sagemaker"),
+        ("/predictions/m", ([1, 2], [0.5]), "torchserve"),
+        ("/predictions/m/1.0", V1, "torchserve"),
     ],
 )
 def test_the_protocol_is_found_by_path_or_shape(
