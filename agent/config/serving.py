@@ -1,19 +1,41 @@
 """Sections about how what comes in is read: model, protocol, schema, sampling."""
 
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from agent.config.section import (
+    Bytes,
     ColumnName,
     Count,
     Flag,
     Name,
+    Positive,
     PositiveShare,
     Section,
     Share,
     Text,
 )
+
+# Each rule is looked at for every exchange that is kept.
+RULES_MAX = 64
+
+
+def _as_category(value: object) -> object:
+    """As `agent.schema.category` spells what comes in requests: true, 3 for 3.0."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _as_share(value: object) -> object:
+    return float(value) if isinstance(value, bool) else value
+
+
+Category = Annotated[Text, Field(max_length=256), BeforeValidator(_as_category)]
+ErrorCode: TypeAlias = Literal["4xx", "5xx", "client_disconnect", "upstream_unreachable", "timeout"]
 
 
 class ModelConfig(Section):
@@ -43,7 +65,19 @@ class JsonPathConfig(Section):
 class ProtocolConfig(Section):
     """How bodies are read."""
 
-    name: Literal["auto", "kserve_v1", "open_inference", "mlflow", "json_path"] = "auto"
+    name: Literal[
+        "auto",
+        "open_inference",
+        "chat",
+        "generate",
+        "embeddings",
+        "tf_serving",
+        "kserve_v1",
+        "mlflow",
+        "sagemaker",
+        "torchserve",
+        "json_path",
+    ] = "auto"
     """The protocol; `auto` finds out from path and body."""
     json_path: JsonPathConfig | None = None
     """Needed by `json_path`, and by it alone."""
@@ -77,10 +111,46 @@ class SchemaConfig(Section):
     """Rows per exchange that are read."""
 
 
+class ClassRule(Section):
+    """Requests with a prediction of this class are kept at a rate of their own."""
+
+    prediction: Category
+    """The class."""
+    rate: Share
+    """Share of them that is kept, where that is more than other rules keep."""
+
+
+class SegmentRule(Section):
+    """Requests with this value of a feature are kept at a rate of their own."""
+
+    feature: ColumnName
+    """Name of the feature."""
+    value: Category
+    """Its value."""
+    rate: Share
+    """Share of them that is kept, where that is more than other rules keep."""
+
+
 class SamplingConfig(Section):
-    """How much of the traffic is looked at."""
+    """How much of the traffic is looked at, and how much that may cost."""
 
     rate: Share = 1.0
     """Share of exchanges that are copied for analysis."""
-    rate_min: PositiveShare = Field(default=0.001)
-    """How far the rate may be lowered under load; nothing in this version lowers it yet."""
+    rate_min: PositiveShare = 0.001
+    """How far the rate may be lowered to stay within the budgets."""
+    errors: Annotated[Share, BeforeValidator(_as_share)] = 0.0
+    """Share of failed exchanges that are kept; `true` keeps all of them."""
+    error_codes: tuple[ErrorCode, ...] = ("5xx", "upstream_unreachable", "timeout")
+    """What has failed, by the codes of `remora_requests_total`."""
+    classes: Annotated[tuple[ClassRule, ...], Field(max_length=RULES_MAX)] = ()
+    """Rates for classes that are predicted; at most 64."""
+    segments: Annotated[tuple[SegmentRule, ...], Field(max_length=RULES_MAX)] = ()
+    """Rates for values of features; at most 64."""
+    rows_per_s_max: Positive | None = None
+    """Rows a second that are looked at on average; null: as many as the rate brings."""
+    reservoir: Count | None = None
+    """Rows of each predicted class and tick that are captured; null: all that are looked at."""
+    cpu_budget: Positive = 0.1
+    """Cores that capture, decoding and detection may use before the rate is lowered."""
+    memory_bytes_max: Bytes = 268_435_456
+    """Memory of all processes but jobs and opt-in children before the rate is lowered."""
