@@ -73,7 +73,8 @@ class EdgeProcess:
     async def _serve(
         self, edge: Edge, doors: dict[str, socket.socket], channel: socket.socket
     ) -> None:
-        await edge.serve([doors["proxy"]])
+        grpc = doors.get("grpc")
+        await edge.serve([doors["proxy"]], grpc=() if grpc is None else [grpc])
         edge.outbox.attach(channel)
         # No cycles are made while serving, so there is nothing to look for; and the pages of what
         # is there now stay untouched.

@@ -91,7 +91,7 @@ class Edge:
         self._servers.append(server)
 
     def admit(self, client: Client | Splice) -> bool:
-        if len(self.clients) >= self.settings.connections_max or self.draining:
+        if len(self.clients) >= self.settings.connections_max:
             self.clients.add(client)  # it lingers until it has read why
             return False
         self.clients.add(client)
@@ -211,6 +211,7 @@ class Edge:
         self.shadows.close()
         for client in list(self.clients):
             client.drain()
+        closing = self._loop.call_later(self.settings.drain_idle_s, self._close_idle)
         try:
             async with asyncio.timeout(timeout_s):
                 while self.clients:
@@ -218,10 +219,16 @@ class Edge:
                     await self._emptied.wait()
         except TimeoutError:
             pass  # the rest is cut off below: the supervisor does not wait for ever either
+        closing.cancel()
         for client in list(self.clients):
             client.transport.abort()
         self.journal.flush()
         self.outbox.send_counters()
+
+    def _close_idle(self) -> None:
+        for client in list(self.clients):
+            if isinstance(client, Client):
+                client.close_idle()
 
     def splice(self, client: Client, data: bytes) -> None:
         """A client has said, as the first thing of its connection, that it speaks HTTP/2."""

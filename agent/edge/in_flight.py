@@ -236,7 +236,13 @@ class InFlight(asyncio.Protocol):
         return self.transport.get_write_buffer_size()
 
     def drain(self) -> None:
-        """No further request: between two of them the connection is closed now."""
+        """The answer under way is the last one; between two of them, the next one will be.
+
+        To close an idle connection at once would cut off a request that is on its way to us.
+        """
         self.keep = self.plain = False
+
+    def close_idle(self) -> None:
+        """Nobody has asked again: enough waited."""
         if self._stage == IDLE:
             self.transport.close()

@@ -185,6 +185,8 @@ class Client(InFlight):
         self.keep = head.keep
         self.bodiless = head.line.bodiless
         self.plain = head.plain and self._stage == WAIT and not self._framing.rest
+        if edge.draining:
+            self.drain()
         ids = edge.minter.ids
         id = self._id = head.id or (ids.pop() if ids else edge.minter.mint())
         slot = edge.router.stable

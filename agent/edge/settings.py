@@ -28,6 +28,7 @@ class EdgeSettings:
     flush_records: int = 32
     counters_s: float = 1.0
     sweep_s: float = 0.25
+    drain_idle_s: float = 1.0  # for a last request on connections that are idle when we drain
     forwarded: bool = False  # add X-Forwarded-For and X-Forwarded-Proto
     client_key: str | None = None  # header whose value keeps a client on its slot
     routes: tuple[tuple[str, str], ...] = ()  # name and pattern of paths, first match wins

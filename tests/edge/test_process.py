@@ -65,7 +65,7 @@ async def started(process: Process, house: House, address: str, **settings: Any)
     channel, analysis_end = socket.socketpair()
     stable = {"address": address, "version": "1"}
     process.send(
-        {"type": "start", "settings": settings, "stable": stable, "listen": 1},
+        {"type": "start", "settings": settings, "stable": stable, "listeners": ["proxy"]},
         [listener.fileno(), channel.fileno()],
     )
     listener.close()
