@@ -6,13 +6,14 @@ features, choosing the prediction among the outputs and converting kinds belong 
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.exchange import Exchange
+from agent.generation import Generation
 
 Value: TypeAlias = float | int | bool | str | None
 Rows: TypeAlias = NDArray[np.float64] | Sequence[Sequence[Value]]
@@ -43,6 +44,11 @@ class Inference:
     names: tuple[str, ...] | None  # feature names the protocol carried, None when positional
     rows: Rows
     outputs: Outputs
+    # n x d each: what is a point in a space and no d columns, embeddings above all.
+    vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    generation: Generation | None = None  # of a language model
+    # n each, and only when `capture.text` asks for them: nothing else may hold what people wrote.
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def row_count(self) -> int:

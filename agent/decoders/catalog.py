@@ -5,7 +5,10 @@ Do not reorder carelessly: while a protocol is being detected, earlier ones are 
 
 from collections.abc import Callable, Mapping
 
+from agent.decoders.chat import Chat
 from agent.decoders.decoder import Decoder, DecoderSettings, SettingsError
+from agent.decoders.embeddings import Embeddings
+from agent.decoders.generate import Generate
 from agent.decoders.json_path import JsonPath
 from agent.decoders.kserve_v1 import KServeV1
 from agent.decoders.mlflow import MlflowInvocations
@@ -16,6 +19,9 @@ from agent.decoders.torchserve import TorchServe
 
 CATALOG: Mapping[str, Callable[[DecoderSettings], Decoder]] = {
     OpenInference.name: OpenInference,
+    Chat.name: Chat,  # before MLflow, which passes chats through under its own path
+    Generate.name: Generate,
+    Embeddings.name: Embeddings,
     TfServing.name: TfServing,  # before KServe V1: it claims only what shows its marks
     TorchServe.name: TorchServe,  # before KServe V1, whose bodies its handlers may take
     KServeV1.name: KServeV1,

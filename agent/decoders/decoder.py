@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from agent.exchange import Exchange
+from agent.generation import Generation
 from agent.inference import Inference
 
 
@@ -77,8 +78,8 @@ REMEDY: Mapping[DecodeReason, str] = {
     "request metrics; look at its log.",
     DecodeReason.ANSWER_FAILED: "The server answered 200 and then said inside the answer that it "
     "had failed. Look at its log; such answers count in latency and tokens, not in statistics.",
-    DecodeReason.TOO_MANY_PIXELS: "An image says it has more pixels than `protocol.pixels_max`. "
-    "Raise the limit if such images are meant; it guards against files that unpack without end.",
+    DecodeReason.TOO_MANY_PIXELS: "An image says it has over 100 million pixels, and was not "
+    "looked into: small files can unpack without end. Look at what this client sends.",
     DecodeReason.REDACTED: "Nothing is left of the request once `protocol.redact` has taken out "
     "what it names. Narrow the rules if these requests are to be watched.",
     DecodeReason.INCOMPLETE_EXCHANGE: "There was no whole answer: the client left, the server "
@@ -89,10 +90,14 @@ REMEDY: Mapping[DecodeReason, str] = {
 class DecodeError(ValueError):
     """Whole bytes that are no inference. The caller counts it by reason and moves on."""
 
-    def __init__(self, reason: DecodeReason, detail: str) -> None:
+    def __init__(
+        self, reason: DecodeReason, detail: str, *, generation: Generation | None = None
+    ) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason: DecodeReason = reason  # a metric label: the set is closed
         self.detail = detail  # for a person's eye, never a label: it may quote the body
+        # Of a language model: times and tokens are known of an answer that is not whole, too.
+        self.generation = generation
 
 
 class SettingsError(ValueError):
@@ -136,6 +141,8 @@ class DecoderSettings:
 
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     json_path: JsonPathSettings | None = None
+    # How much of a prompt and a reply an inference may carry along, for captures; 0: nothing.
+    text_kept_characters: int = 0
 
 
 class Decoder(Protocol):

@@ -53,6 +53,35 @@ def tensor(name: str, shape: list[int], datatype: str, data: Any) -> dict[str, A
 
 # name -> path, request, response: one good exchange of two rows, with something of each kind.
 EXAMPLES: dict[str, tuple[str, Any, Any]] = {
+    "chat": (
+        "/v1/completions",
+        {"model": "m", "prompt": ["Once upon", "In the end,"], "max_tokens": 3},
+        {
+            "id": "body-1",
+            "choices": [
+                {"index": 0, "text": " a time", "finish_reason": "length"},
+                {"index": 1, "text": " we left", "finish_reason": "stop"},
+            ],
+            "usage": {"prompt_tokens": 5, "completion_tokens": 6},
+        },
+    ),
+    "generate": (
+        "/v2/models/m/generate",
+        {"id": "body-1", "text_input": "Once upon", "parameters": {"max_tokens": 3}},
+        {"model_name": "m", "model_version": "1", "text_output": "Once upon a time"},
+    ),
+    "embeddings": (
+        "/v1/embeddings",
+        {"model": "m", "input": ["a text", "another"]},
+        {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": 0, "embedding": [0.5, -0.5, 1e-3]},
+                {"object": "embedding", "index": 1, "embedding": [0.0, 1.0, 2]},
+            ],
+            "usage": {"prompt_tokens": 4, "total_tokens": 4},
+        },
+    ),
     "kserve_v1": (
         "/v1/models/m:predict",
         {"instances": [{"a": 1, "b": "x", "c": [1.5, None]}, {"a": 2, "b": None, "c": [0, 1]}]},
@@ -172,13 +201,13 @@ def test_its_example_is_recognised_and_decoded(name: str) -> None:
     assert decoder.matches(exchange(name))
     inference = decoder.decode(exchange(name))
     assert outcome(decoder.decode, exchange(name)) is None
-    assert len(inference.rows) == 2
+    assert len(inference.rows) == (1 if name == "generate" else 2)  # it has no batches
     assert inference.outputs
     assert (inference.at, inference.version, inference.slot) == (
         1_700_000_000.0, "v1", "candidate",
     )  # fmt: skip
     assert (inference.weight, inference.uniform, inference.latency_s) == (4.0, True, 0.25)
-    if name in ("open_inference", "json_path"):
+    if name in ("open_inference", "json_path", "chat", "generate"):
         assert (inference.id, inference.aliases) == ("body-1", ("edge-1",))
     else:
         assert (inference.id, inference.aliases) == ("edge-1", ())
@@ -190,8 +219,8 @@ def test_it_holds_no_state(name: str) -> None:
     first = decoder.decode(exchange(name))
     outcome(decoder.decode, exchange(name, request_body=b"{"))
     second = decoder.decode(exchange(name))
-    assert repr(first.rows) == repr(second.rows)
-    assert replace(first, rows=()) == replace(second, rows=())
+    assert repr((first.rows, first.vectors)) == repr((second.rows, second.vectors))
+    assert replace(first, rows=(), vectors={}) == replace(second, rows=(), vectors={})
 
 
 @pytest.mark.parametrize("name", NAMES)
