@@ -29,7 +29,7 @@ class AdminServer:
             server_header=False,
             timeout_graceful_shutdown=2,
         )
-        self._server = _Quiet(config)
+        self._server = QuietServer(config)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -50,7 +50,9 @@ class AdminServer:
             await self._task
 
 
-class _Quiet(uvicorn.Server):
+class QuietServer(uvicorn.Server):
+    """uvicorn for a part of a process: it takes no signals."""
+
     def install_signal_handlers(self) -> None:
         """Signals are the process', not one server's."""
 
