@@ -7,14 +7,16 @@ rule compares its rate with that one; `agent/sampling.py` draws the very same.
 """
 
 from collections.abc import Collection
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agent.edge.capture_cost import CaptureCost
 from agent.edge.channel import exchange_head
 from agent.edge.counters import CODES, Counters
 from agent.edge.draw import below, hasher, number
-from agent.edge.outbox import Outbox
 from agent.edge.settings import EdgeSettings
+
+if TYPE_CHECKING:  # the tap imports the rates without a loop
+    from agent.edge.outbox import Outbox
 
 _OK: Final = CODES.index("2xx")
 
@@ -50,7 +52,6 @@ class Rates:
         self.weight = 1.0 / kept if kept else 0.0
         self.error_weight = 1.0 / of_errors if of_errors else 0.0
         self.errors = tuple(code in error_codes for code in CODES)
-
 
 
 class Tape:
@@ -122,7 +123,7 @@ class Tape:
 class Capture:
     """Decides by salted hash of the request id, and hands finished exchanges to the outbox."""
 
-    def __init__(self, settings: EdgeSettings, counters: Counters, outbox: Outbox) -> None:
+    def __init__(self, settings: EdgeSettings, counters: Counters, outbox: "Outbox") -> None:
         self.side_bytes_max = settings.capture_bytes_max
         self.total_bytes_max = settings.capture_total_bytes_max
         self._counters = counters

@@ -11,6 +11,8 @@ edge to analysis
                version u8, version, then one fixed `_OUTCOME` for each request.
     COUNTERS   JSON, cumulative since the edge started; see `Counters.snapshot`.
     SPLICE     what passes on HTTP/2 connections: records of `journal.py`, which describes them.
+    SOURCE_COUNTERS  JSON, cumulative, of a source that is no edge: {dropped: {reason: n},
+               completeness: share of what passed that it has whole, 0 to 1, or null}
 analysis to edge
     ROUTE      JSON {generation, stable: {address, version}, candidate: {address, version} | null,
                weight, shadow, lease_s}
@@ -29,6 +31,7 @@ EXCHANGE: Final = 1
 OUTCOMES: Final = 2
 COUNTERS: Final = 3
 SPLICE: Final = 4
+SOURCE_COUNTERS: Final = 5
 ROUTE: Final = 16
 SAMPLING: Final = 17
 
