@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.edge.edge import Edge
+from agent.edge.proxy import Client
 from agent.edge.settings import EdgeSettings
 from agent.exchange import Exchange
 from agent.sources.proxy import EdgeChannel, EdgeCounters, Outcome
@@ -213,6 +214,12 @@ class House:
         self._clients.append(peer)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
         return peer
+
+    def connection(self) -> Client:
+        """The edge's end of its one client's connection."""
+        (connection,) = self.edge.clients
+        assert isinstance(connection, Client)
+        return connection
 
     async def settle(self) -> None:
         """Until the edge has done all that it could do about what has happened so far."""

@@ -34,7 +34,7 @@ async def test_each_chunk_is_with_the_client_before_the_loop_turns_twice(
     """No clock: what the upstream connection is given in one turn of the loop can be read from the
     client's socket in the next, in which nothing of the edge has run yet."""
     client, _ = await streaming(house, sampling_rate=kept)
-    (connection,) = house.edge.clients
+    connection = house.connection()
     upstream = connection._upstream
     assert upstream is not None
     for number in range(50):
@@ -48,12 +48,12 @@ async def test_each_chunk_of_an_upload_is_with_the_server_before_the_loop_turns_
     house: House,
 ) -> None:
     upstream = house.upstream()
-    edge = await house.start(upstream)
+    await house.start(upstream)
     client = await house.client()
     await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
     server = await upstream.accept()
     await server.head()
-    (connection,) = edge.clients
+    connection = house.connection()
     for _ in range(50):
         connection.data_received(TOKEN)
         await asyncio.sleep(0)
@@ -150,7 +150,7 @@ async def test_a_client_that_leaves_while_it_reads_slowly_ends_the_stream_too(
     client, server = await streaming(house)
     piece = b"100000\r\n" + b"x" * 1_048_576 + b"\r\n"
     sending = asyncio.get_running_loop().create_task(server.send(piece * 16))
-    (connection,) = house.edge.clients
+    connection = house.connection()
     await house.until(lambda: connection._write_paused)
     client.reset()
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
@@ -183,7 +183,7 @@ async def test_a_stream_that_falls_silent_is_cut_and_does_not_look_whole(house: 
 
 async def test_a_stream_that_talks_may_last_longer_than_a_silence(house: House) -> None:
     client, _ = await streaming(house, stall_timeout_s=30.0)
-    (connection,) = house.edge.clients
+    connection = house.connection()
     started = connection._started
     for second in range(0, 100, 10):
         connection.write(TOKEN)
@@ -227,7 +227,7 @@ async def test_a_silent_tunnel_is_closed_on_both_sides(house: House) -> None:
 async def test_a_slow_reader_is_not_silent_while_it_reads(house: House) -> None:
     """What the edge holds for it grows less: that is movement, though nothing new has come."""
     client, _ = await streaming(house, stall_timeout_s=30.0)
-    (connection,) = house.edge.clients
+    connection = house.connection()
     started = connection._started
     for _ in range(16):
         connection.write(b"x" * 1_048_576)
