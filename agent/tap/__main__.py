@@ -28,6 +28,8 @@ DESCRIPTORS_MAX: Final = 32
 _IDLE_MS: Final = 500
 _EXPIRE_S: Final = 30.0
 _BLOCKS_MIN: Final = 2
+# Connections are what makes cycles, exchanges make none.
+_GC_THRESHOLD: Final = 20_000
 
 
 class Tap:
@@ -214,6 +216,7 @@ class TapProcess:
         # What is there now stays: nothing to look for in it.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD)
         self._say({"type": "ready"})
 
     def _say(self, message: dict[str, Any]) -> None:

@@ -120,13 +120,17 @@ class Listening:
     def finished(self, pair: Pair) -> None:
         """A pair that passed to its end: counted, and if it is kept, handed on."""
         started_at = pair.started_at
-        # Wall clocks are set back now and then.
-        duration_s = max(0.0, pair.finished_at - started_at)
-        first_byte_s = max(0.0, pair.first_byte_at - started_at) if pair.first_byte_at else None
+        duration_s = pair.finished_at - started_at
+        if duration_s < 0.0:
+            duration_s = 0.0  # wall clocks are set back now and then
+        first_byte_s = _since(started_at, pair.first_byte_at)
         outcome = pair.outcome
         code = CODE_OF_OUTCOME[outcome] if outcome else pair.status // 100 - 1
         cell: Cell = pair.cell
-        cell.finished(outcome, pair.status, duration_s, first_byte_s)
+        if first_byte_s == duration_s:
+            cell.answered(code, duration_s)
+        else:
+            cell.finished(outcome, pair.status, duration_s, first_byte_s)
         if pair.request_cut or pair.response_cut:
             self.losses.counts["truncated"] += 1
         else:
@@ -138,7 +142,6 @@ class Listening:
         weight = self.keeping.weight(pair, code)
         if weight is None:
             return
-        first_body_s = max(0.0, pair.first_body_at - started_at) if pair.first_body_at else None
         head = exchange_head(
             _STABLE,
             outcome,
@@ -153,7 +156,7 @@ class Listening:
             first_byte_s,
             duration_s,
             weight,
-            first_body_s,
+            _since(started_at, pair.first_body_at),
             pair.draw,
             self.keeping.uniform(pair),
         )
@@ -188,3 +191,10 @@ class Listening:
             frame(COUNTERS, json.dumps(counters).encode()),
             frame(SOURCE_COUNTERS, json.dumps(self.losses.snapshot()).encode()),
         ]
+
+
+def _since(started_at: float, at: float) -> float | None:
+    """0 means that it never came."""
+    if at > started_at:
+        return at - started_at
+    return 0.0 if at else None

@@ -73,6 +73,7 @@ class ResponseHeads:
 
     def __init__(self) -> None:
         self._plain: set[bytes] = set()  # in which there is nothing to read
+        self._lengths: dict[bytes, int] = {}
 
     def read(self, data: bytes, at: int, end: int) -> ResponseHead | None:
         """The head from `at` to `end` (of its last line); None where its framing is not sure."""
@@ -81,10 +82,15 @@ class ResponseHeads:
             return None
         head = ResponseHead(int(start[1]))
         plain = self._plain
-        for line in data[start.end() : end].split(b"\r\n")[1:]:
+        lines = data[at:end].split(b"\r\n")
+        del lines[0]
+        for line in lines:
             if line in plain:
                 continue
-            if not self._line(head, line):
+            length = self._lengths.get(line)
+            if length is not None and head.length == UNTIL_CLOSE:
+                head.length = length
+            elif not self._line(head, line):
                 return None
         return head
 
@@ -99,6 +105,9 @@ class ResponseHeads:
             if head.length not in (UNTIL_CLOSE, length):
                 return False
             head.length = length
+            if len(self._lengths) >= _LINES_MAX:
+                self._lengths.clear()
+            self._lengths[line] = length
         elif name == b"transfer-encoding":
             # Whatever comes before it, only a last coding of `chunked` says where the body ends.
             head.chunked = value.rpartition(b",")[2].strip(b" \t").lower() == b"chunked"

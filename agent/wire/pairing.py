@@ -28,6 +28,7 @@ PIPELINED_MAX: Final = 64
 
 _HEAD, _SIZED, _CHUNKED, _CLOSE, _DEAF = range(5)
 _BODILESS: Final = frozenset({204, 304})
+_SPECIAL: Final = frozenset({b"HEAD", b"CONNECT"})  # whose answers end differently
 _NONE: Final[tuple["Pair", ...]] = ()
 
 
@@ -184,6 +185,8 @@ class Conversation:
     def request(self, data: bytes, at: float) -> Sequence[Pair]:
         """Bytes from the client."""
         side = self._request
+        if side.mode == _HEAD and not side.held and self._whole_request(data, at):
+            return _NONE
         position = 0
         while True:
             if side.mode == _HEAD:
@@ -204,6 +207,23 @@ class Conversation:
                     return self._finish(asked.finished_at)
             if position >= len(data):
                 return _NONE
+
+    def _whole_request(self, data: bytes, at: float) -> bool:
+        """Most requests are one segment, with nothing else in it. False: look at it in detail."""
+        end = data.find(b"\r\n\r\n")
+        if end <= 0 or len(self._pending) >= PIPELINED_MAX:
+            return False
+        observer = self._observer
+        head = observer.requests.read(data, end)
+        if head is None or head.chunked or end + 4 + head.length != len(data):
+            return False
+        pair = Pair(head, at, observer.budget)
+        pair.request_whole = True
+        self._pending.append(pair)
+        observer.begun(pair)
+        if pair.kept:
+            pair.add_request(data)
+        return True
 
     def _begin(self, data: bytes, at: int, end: int) -> int:
         """A request's head, and of its body what is there: where it ends, -1 where it does not."""
@@ -260,6 +280,10 @@ class Conversation:
     def response(self, data: bytes, at: float) -> Sequence[Pair]:
         """Bytes from the server."""
         side = self._response
+        if side.mode == _HEAD and not side.held and len(self._pending) == 1:
+            pair = self._whole_response(data, at)
+            if pair is not None:
+                return (pair,)
         position = 0
         finished: list[Pair] = []
         while not self.deaf:
@@ -292,6 +316,27 @@ class Conversation:
             if position >= len(data):
                 break
         return finished or _NONE
+
+    def _whole_response(self, data: bytes, at: float) -> Pair | None:
+        """The answer to the only request, in one segment; None: look at it in detail."""
+        pair = self._pending[0]
+        end = data.find(b"\r\n\r\n")
+        if end <= 0 or not pair.request_whole or self._unmatched:
+            return None
+        head = self._observer.responses.read(data, 0, end)
+        if head is None or head.chunked or end + 4 + head.length != len(data):
+            return None
+        if head.status < 200 or head.status in _BODILESS or pair.head.line.method in _SPECIAL:
+            return None
+        del self._pending[0]
+        pair.status = head.status
+        pair.response_whole = True
+        pair.first_byte_at = pair.finished_at = at
+        if head.length:
+            pair.first_body_at = at
+        if pair.kept:
+            pair.add_response(data)
+        return pair
 
     def _answered(
         self,
@@ -429,14 +474,14 @@ _TOO_LONG: Final = -2
 class _Side:
     """Where one direction stands: before a head, or in a body and how far."""
 
-    __slots__ = ("_chunks", "_held", "_left", "began_at", "interim", "malformed", "mode")
+    __slots__ = ("_chunks", "_left", "began_at", "held", "interim", "malformed", "mode")
 
     def __init__(self) -> None:
         self.mode = _HEAD
         self.began_at = 0.0  # when the first byte of the head came
         self.interim = False
         self.malformed = False
-        self._held = b""  # of a head that is not whole
+        self.held = b""  # of a head that is not whole
         self._left = 0
         self._chunks: ChunkedBody | None = None
 
@@ -445,8 +490,8 @@ class _Side:
 
         -1 when that has not come yet (it is held), _TOO_LONG when it never may.
         """
-        if self._held:
-            data = self._held + data[at:]
+        if self.held:
+            data = self.held + data[at:]
             at = 0
         else:
             self.began_at = now
@@ -454,10 +499,10 @@ class _Side:
             at += 2
         end = data.find(b"\r\n\r\n", at)
         if end >= 0:
-            self._held = b""
+            self.held = b""
             return data, at, end
-        self._held = data[at:] if at else data
-        return self._held, 0, _TOO_LONG if len(self._held) > HEAD_BYTES_MAX else -1
+        self.held = data[at:] if at else data
+        return self.held, 0, _TOO_LONG if len(self.held) > HEAD_BYTES_MAX else -1
 
     def begin_sized(self, left: int) -> None:
         self.mode = _SIZED
