@@ -29,8 +29,11 @@ def requests(draw: st.DrawFn, *, exact: bool = False) -> bytes:
         return b"\r\n".join([*lines, b"Content-Length: %d" % size, b"", b""]) + body
     cuts = sorted(draw(st.lists(st.integers(0, len(body)), max_size=3)))
     pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True) if a < b]
-    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
-    return b"\r\n".join([*lines, b"Transfer-Encoding: chunked", b"", b""]) + chunks + b"0\r\n\r\n"
+    extension = draw(st.sampled_from([b"", b"", b";a", b";a=b"]))
+    chunks = b"".join(b"%x%b\r\n%b\r\n" % (len(piece), extension, piece) for piece in pieces)
+    trailers = b"".join(draw(st.lists(st.sampled_from([b"X-T: 1\r\n", b"Y: \r\n"]), max_size=2)))
+    head = b"\r\n".join([*lines, b"Transfer-Encoding: chunked", b"", b""])
+    return head + chunks + b"0\r\n" + trailers + b"\r\n"
 
 
 def _ours(stream: bytes, cuts: list[int]) -> tuple[list[bytes], bool]:
