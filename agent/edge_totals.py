@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from agent.call_totals import CallTotals
 from agent.sources.proxy import EdgeCounters, RouteCounters
 
 # Versions come and go for months; the table of (version, route) must not.
@@ -67,7 +68,8 @@ class Cell:
 class EdgeTotals:
     """Takes the edges' snapshots, gives sums."""
 
-    def __init__(self, *, workers: int = 1) -> None:
+    def __init__(self, *, workers: int = 1, routes: tuple[tuple[str, str], ...] = ()) -> None:
+        self.calls = CallTotals(routes)  # on HTTP/2 connections: counted here, not by an edge
         self._workers = workers
         self._heard: dict[int, EdgeCounters] = {}  # the newest of each edge, by its number
         self._settled_by: float | None = None  # on the edges' clock
@@ -101,7 +103,7 @@ class EdgeTotals:
             self._restored = None
 
     def _close(self, edge: EdgeCounters) -> None:
-        _add_routes(self._ended, edge)
+        _add_routes(self._ended, edge.routes)
         for cell in self._ended.values():
             cell.in_flight = 0
         self._ended_drops.update(edge.drops)
@@ -148,7 +150,9 @@ class EdgeTotals:
         """(version, route) to the sums."""
         found = dict(self._ended) if self._settled else {}
         for edge in self.edges:
-            _add_routes(found, edge)
+            _add_routes(found, edge.routes)
+        if self.edges:
+            _add_routes(found, self.calls.routes())
         return found
 
     @property
@@ -210,8 +214,8 @@ def quantile(bounds: tuple[float, ...], counts: list[int], share: float) -> floa
     return bounds[-1] if bounds else None
 
 
-def _add_routes(cells: dict[tuple[str, str], Cell], edge: EdgeCounters) -> None:
-    for route in edge.routes:
+def _add_routes(cells: dict[tuple[str, str], Cell], routes: Iterable[RouteCounters]) -> None:
+    for route in routes:
         key = (route.version, route.route)
         if key not in cells and len(cells) >= CELLS_MAX:
             key = OVERFLOW

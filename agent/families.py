@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from agent.drift_families import drift_families, fleet_families, quality_families
 from agent.edge.counters import CODES
+from agent.generation_families import generation_families
 from agent.intake import DELAY_BOUNDS_S
-from agent.scrape import RolloutFigures, Row, ScrapeInput, family
+from agent.scrape import RolloutFigures, Row, ScrapeInput, family, label
 from exporters.prometheus import Family, FamilyKind, Histogram
 
 __all__ = ["RolloutFigures", "ScrapeInput", "families"]
@@ -22,6 +23,7 @@ def families(seen: ScrapeInput) -> list[Family]:
     made = [
         *_traffic(seen),
         *_intake(seen),
+        *generation_families(seen),
         *drift_families(seen),
         *fleet_families(seen),
         *quality_families(seen),
@@ -67,6 +69,16 @@ def _traffic(seen: ScrapeInput) -> list[Family]:
             first_bytes,
         ),
         family("requests_in_flight", "gauge", "Requests being answered.", "model version", flying),
+        family(
+            "grpc_calls_total",
+            "counter",
+            "Calls of gRPC that ended, by the status they ended with.",
+            "model version method grpc_status",
+            [
+                ((seen.model, version, label(method), status), float(n))
+                for (version, method, status), n in sorted(seen.totals.calls.grpc.items())
+            ],
+        ),
     ]
 
 

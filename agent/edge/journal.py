@@ -11,7 +11,7 @@ at f64 | length u32 | payload``, little-endian, `at` in unix seconds.
     FROM_CLIENT whole pieces of HTTP/2 frames, cut anywhere, see `frames.FrameWalk`
     FROM_SERVER the same of the other direction
     KEPT        of a stream whose data follows: draw u64, weight f64, uniform u8
-    CLOSED      the connection is no more
+    CLOSED      the connection is no more; stream 1: its upstream ended it, 0: its client
     UNTOLD      it goes on, and nothing more is told of it
 """
 
@@ -126,18 +126,15 @@ class Journal:
             self._timer = True
             self._outbox.later(self._flush_s, self.flush)
 
-    def close(self, number: int, at: float) -> None:
-        """The last word on a connection, however full the channel is."""
-        splice = self._told.pop(number, None)
-        if splice is not None:
-            self.add(CLOSED, splice, number, 0, at, [])
-        elif number in self._notices:
-            self._notice(CLOSED, number, at)
+    def close(self, splice: "Splice", number: int, at: float, *, by_upstream: bool) -> None:
+        """The last word on a connection, unless it was said."""
+        if self._told.pop(number, None) is not None:
+            self.add(CLOSED, splice, number, int(by_upstream), at, [])
 
-    def untold(self, number: int, at: float) -> None:
+    def untold(self, number: int) -> None:
         """Nothing more is told of this connection."""
         if self._told.pop(number, None) is not None:
-            self._notice(UNTOLD, number, at)
+            self._notice(UNTOLD, number)
 
     def flush(self) -> None:
         """What has come together is sent now."""
@@ -172,7 +169,7 @@ class Journal:
                 if number in self._told:
                     splice.untold("http2_headers_lost")
                 else:
-                    self._notice(CLOSED, number, 0.0)
+                    self._notice(UNTOLD, number)
 
     def _send_notices(self) -> None:
         payload = b"".join(self._notices.values())
@@ -180,9 +177,9 @@ class Journal:
         if self._outbox.put_batch([head, payload], len(head) + len(payload)):
             self._notices.clear()
 
-    def _notice(self, what: int, number: int, at: float) -> None:
-        if number in self._notices or len(self._notices) < _NOTICES_MAX:
-            self._notices[number] = _RECORD.pack(what, number, 0, at, 0)
+    def _notice(self, what: int, number: int) -> None:
+        if len(self._notices) < _NOTICES_MAX:
+            self._notices[number] = _RECORD.pack(what, number, 0, 0.0, 0)
 
     def _clear(self) -> None:
         self._parts = []

@@ -47,6 +47,7 @@ class Splice(asyncio.Protocol):
         "_told",
         "_touched",
         "_up",
+        "_upstream_gone",
         "_version",
         "half_closed",
         "transport",
@@ -66,6 +67,7 @@ class Splice(asyncio.Protocol):
         self._goaway = False  # and the client has been told
         self._looking = True  # frames can be told apart
         self._told = False  # and analysis hears of them
+        self._upstream_gone = False
         self._number = 0
         self._nonce = b""
         self._address = self._current_address()
@@ -139,7 +141,8 @@ class Splice(asyncio.Protocol):
             else:
                 far.transport.abort()
         if was_open:
-            self._edge.journal.close(self._number, self._wall(_now()))
+            at = self._wall(_now())
+            self._edge.journal.close(self, self._number, at, by_upstream=self._upstream_gone)
         self._held = b""
         self._told = self._looking = False
         self._up.kept.clear()
@@ -209,6 +212,7 @@ class Splice(asyncio.Protocol):
 
     def far_ended(self) -> None:
         """The upstream will send nothing more."""
+        self._upstream_gone = True
         if self.transport.can_write_eof() and not self.half_closed:
             self.transport.write_eof()
 
@@ -216,6 +220,7 @@ class Splice(asyncio.Protocol):
         self._far = None
         if self._stage != OPEN:
             return
+        self._upstream_gone = True
         if exc is None:
             self.transport.close()
         else:
@@ -248,7 +253,6 @@ class Splice(asyncio.Protocol):
 
     def _blind(self, reason: str) -> None:
         self._looking = False
-        self._edge.journal.untold(self._number, self._wall(_now()))
         self.untold(reason)
 
     def untold(self, reason: str) -> None:
@@ -258,7 +262,7 @@ class Splice(asyncio.Protocol):
             self._edge.counters.drop(reason)
             self._up.kept.clear()
             self._down.kept.clear()
-            self._edge.journal.untold(self._number, self._wall(_now()))
+            self._edge.journal.untold(self._number)
 
     def _wall(self, now: float) -> float:
         return now + self._edge.wall_offset_s
