@@ -65,7 +65,7 @@ class AgentView:
             "learning": None
             if reference is not None
             else {"rows": monitor.learnt_rows, "of": monitor.settings.learn_rows},
-            "sampling": {"rate": agent.config.sampling.rate},
+            **agent.sampling.status(),
             "sources": agent.source_status(),
             "upstream": agent.upstream.state,
             "rows_total": monitor.rows_total,
@@ -148,7 +148,9 @@ class AgentView:
                 features=self._exported,
                 max_series=agent.config.export.max_series,
                 rows_total=monitor.rows_since_start,
-                sampling_rate=agent.config.sampling.rate,
+                sampling_rate=agent.sampling.rate,
+                sampling_cpu_s=agent.sampling.cpu_s,
+                budgets_held=agent.sampling.held,
                 drops=self._drops(),
                 labels=agent.intake.labels.outcomes,
                 delays=agent.intake.delays,
@@ -156,6 +158,7 @@ class AgentView:
                 processes=agent.agent_resources.read(),
                 deliveries=agent.controller.retraining.delivery.deliveries,
                 rollbacks=agent.controller.facts.rollbacks,
+                generations=agent.intake.generations.versions,
                 provisional=monitor.provisional,
                 completeness=completeness(agent.source_status()),
                 **self._from_ledger(),

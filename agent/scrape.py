@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.edge_totals import EdgeTotals
+from agent.generation_totals import VersionTokens
 from agent.intake import Delays
 from agent.resources import Resources
 from agent.version_watch import VersionWatch
@@ -48,7 +49,7 @@ class ScrapeInput:
     features: tuple[str, ...]  # fixed at start: configured, else in the order of the schema
     max_series: int  # of one family about features
     rows_total: int
-    sampling_rate: float
+    sampling_rate: float  # of the uniform stratum, in force now
     drops: Mapping[str, int]
     labels: Mapping[str, int]
     delays: Delays
@@ -60,6 +61,10 @@ class ScrapeInput:
     outbox: Mapping[str, int] = field(default_factory=dict)
     rollout: RolloutFigures | None = None
     rollbacks: Mapping[str, int] = field(default_factory=dict)
+    pairs: Mapping[str, int] = field(default_factory=dict)  # of the rollout, by agree or differ
+    sampling_cpu_s: Mapping[str, float] = field(default_factory=dict)  # by part, for the budget
+    budgets_held: Mapping[str, bool] = field(default_factory=dict)
+    generations: Mapping[str, VersionTokens] = field(default_factory=dict)  # by version
     # Effects against a reference that is still being learnt: shown, never believed.
     provisional: VersionWatch | None = None
 

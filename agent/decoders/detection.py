@@ -69,9 +69,11 @@ class Decoding:
         trial = self._trials.get(exchange.path)
         if trial is not None and trial.agreed >= self._agreeing:
             return trial.decoder.decode(exchange)
-        # Errors and probes say nothing about a protocol: they get their own reason, no vote.
-        require_answered(exchange)
-        refusal = DecodeError(DecodeReason.UNSUPPORTED_PROTOCOL, "no decoder recognises it")
+        # Errors and probes say nothing about a protocol: they get their own reason, no vote. But
+        # of a stream that was cut some decoders can still tell when its first token came.
+        refusal = _unanswered(exchange) or DecodeError(
+            DecodeReason.UNSUPPORTED_PROTOCOL, "no decoder recognises it"
+        )
         for decoder in self._decoders:
             if not decoder.matches(exchange):
                 continue
@@ -92,7 +94,17 @@ class Decoding:
             self._trials[route] = _Trial(decoder=decoder, agreed=1)
 
 
+def _unanswered(exchange: Exchange) -> DecodeError | None:
+    try:
+        require_answered(exchange)
+    except DecodeError as error:
+        return error
+    return None
+
+
 def _more_telling(first: DecodeError, second: DecodeError) -> DecodeError:
     """The refusal of a decoder that got further: one that knew the protocol but not the rows."""
+    if second.generation is not None:
+        return second
     vague = (DecodeReason.UNSUPPORTED_PROTOCOL, DecodeReason.NOT_AN_INFERENCE)
     return second if first.reason in vague else first

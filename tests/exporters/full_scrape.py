@@ -12,6 +12,8 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from agent.edge.counters import BOUNDS_S, CODES
 from agent.edge_totals import EdgeTotals
 from agent.families import RolloutFigures, ScrapeInput, families
+from agent.generation import Generation
+from agent.generation_totals import GenerationTotals, VersionTokens
 from agent.intake import DELAY_BOUNDS_S, Delays
 from agent.labels import Joined
 from agent.resources import Resources
@@ -113,8 +115,30 @@ def counters(**changes: Any) -> EdgeCounters:
         upstream_connects=1,
         generation=1,
         weight=0.0,
+        shadow_copies={"ok": 40, "busy": 2},
     )
     return replace(made, **changes)
+
+
+def generations() -> dict[str, VersionTokens]:
+    """Four answers seen, which stand for ten."""
+    totals = GenerationTotals()
+    for place in range(4):
+        totals.take(
+            Generation(
+                version="v1",
+                weight=2.5,
+                streamed=True,
+                whole=True,
+                duration_s=2.0 + place,
+                first_token_s=0.2,
+                input_tokens=100,
+                output_tokens=50,
+                basis="usage" if place else "counted",
+                finish_reasons=("stop",) if place else ("length",),
+            )
+        )
+    return totals.versions
 
 
 def scrape_input(**changes: Any) -> ScrapeInput:
@@ -136,6 +160,8 @@ def scrape_input(**changes: Any) -> ScrapeInput:
         max_series=2_000,
         rows_total=2_000,
         sampling_rate=1.0,
+        sampling_cpu_s={"analysis": 12.5, "capture": 0.25},
+        budgets_held={"cpu": True, "memory": False},
         drops={"channel_full": 3},
         labels={"joined": 200, "late": 0},
         delays=delays,
@@ -148,6 +174,7 @@ def scrape_input(**changes: Any) -> ScrapeInput:
         outbox={"pending": 0, "dead": 0},
         rollout=RolloutFigures(candidate="sha256:cd34", state=1, weight=0.25, version="v2"),
         rollbacks={"errors": 1},
+        generations=generations(),
     )
     return replace(made, **changes)
 
