@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from agent.config.key_path import KeyPath
 from agent.config.lifecycle import QualityTrigger, WebhookTarget
 from agent.config.section import Section
-from agent.config.sources import ProxySource, PushSource
+from agent.config.sources import ProxySource, PushSource, TailSource
 
 if TYPE_CHECKING:
     from agent.config.tree import Config
@@ -62,6 +62,8 @@ def _sources(config: "Config") -> Iterator[Finding]:
         if source.kind != "tail" and source.kind in before:
             what = f"is a second {source.kind}: an agent has one, run another agent for it"
             yield ("sources", index), what
+        if isinstance(source, PushSource | TailSource):
+            yield from source.findings(("sources", index))
 
 
 def _doubles(config: "Config") -> Iterator[Finding]:
@@ -79,6 +81,11 @@ def _doubles(config: "Config") -> Iterator[Finding]:
         (("sources", index, "listen"), source.listen)
         for index, source in enumerate(config.sources)
         if isinstance(source, ProxySource | PushSource)
+    ]
+    listens += [
+        (("sources", index, "grpc", "listen"), source.grpc.listen)
+        for index, source in enumerate(config.sources)
+        if isinstance(source, ProxySource) and source.grpc is not None
     ]
     listens.append((("admin", "listen"), config.admin.listen))
     taken: set[str] = set()
@@ -171,7 +178,16 @@ def _rollout(config: "Config") -> Iterator[Finding]:
     rollout = config.rollout
     if rollout.total_s_min > rollout.duration_s_max:
         yield ("rollout", "total_s_min"), "is above rollout.duration_s_max: lower it"
-    if rollout.candidate is None or rollout.candidate.upstream is None:
+    if rollout.candidate is None:
+        return
+    for index, source in enumerate(config.sources):
+        if isinstance(source, ProxySource) and source.grpc is not None:
+            yield (
+                ("sources", index, "grpc"),
+                "cannot stand beside rollout.candidate: calls on one gRPC connection cannot be "
+                "routed one by one, leave one of the two out",
+            )
+    if rollout.candidate.upstream is None:
         return
     upstream = rollout.candidate.upstream
     if any(isinstance(s, ProxySource) and s.upstream == upstream for s in config.sources):

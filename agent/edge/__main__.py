@@ -56,6 +56,8 @@ class EdgeProcess:
             edge.outbox.attach(socket.socket(fileno=fds[0]))
         elif kind == "stable" and edge is not None:
             edge.router.set_stable(address=message["address"], version=message["version"])
+        elif kind == "grpc" and edge is not None:
+            edge.grpc_address = message["address"]
         elif kind == "drain":
             self._go(float(message.get("timeout_s", DRAIN_S)))
 
@@ -66,6 +68,7 @@ class EdgeProcess:
             address=stable["address"],
             version=stable["version"],
         )
+        edge.grpc_address = message.get("grpc") or edge.grpc_address
         *listening, channel = [socket.socket(fileno=fd) for fd in fds]
         doors = dict(zip(message["listeners"], listening, strict=True))
         self._starting = self._loop.create_task(self._serve(edge, doors, channel))

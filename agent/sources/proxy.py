@@ -9,12 +9,14 @@ import json
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from agent.edge import channel
+from agent.edge.journal import decode_records
 from agent.exchange import Exchange, ExchangeOutcome, Slot
+from agent.sources.grpc_calls import CallTally, GrpcCalls
 from agent.sources.source import SourceName, kept_headers
 from agent.wire.http1 import WireError, parse_request, parse_response
 
@@ -31,13 +33,15 @@ class Upstream:
 class Route:
     """Who gets which share. An edge keeps the newest generation it was told.
 
-    The candidate's share falls to 0 by itself `lease_s` after the last route that named it.
+    The candidate's share falls to 0 by itself `lease_s` after the last route that named it, and
+    so does `shadow`, the share of the stable model's requests that it is sent copies of.
     """
 
     generation: int
     stable: Upstream
     candidate: Upstream | None = None
     weight: float = 0.0
+    shadow: float = 0.0
     lease_s: float = 30.0
 
 
@@ -53,6 +57,7 @@ class Outcome:
     first_byte_s: float | None
     key: int  # 64-bit hash of the client's key, else of the request id
     at: float  # unix seconds
+    shadow: bool = False  # of a copy: no client has seen it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,8 @@ class EdgeCounters:
     upstream_connects: int
     generation: int  # of the route in force
     weight: float  # the candidate's share in force: 0 once its lease has run out
+    capture_s: float = 0.0  # CPU that keeping exchanges has cost, beyond relaying
+    shadow_copies: Mapping[str, int] = field(default_factory=dict)  # by outcome, or why dropped
 
 
 class EdgeChannel:
@@ -105,7 +112,9 @@ class EdgeChannel:
         *,
         source: SourceName = "proxy",
         headers_also: Iterable[str] = (),
+        calls: CallTally | None = None,
     ) -> None:
+        """`calls` is told of every call on HTTP/2 connections; without it they are passed over."""
         self._sock = sock
         self._source: SourceName = source
         self._on_exchange = on_exchange
@@ -117,6 +126,11 @@ class EdgeChannel:
         self._unsent: list[bytes] = []
         self._ended = asyncio.Event()
         self.malformed: Counter[str] = Counter()
+        self._calls: GrpcCalls | None = None
+        if calls is not None:
+            self._calls = GrpcCalls(
+                calls, on_exchange, dropped=self.malformed, headers_also=self._headers_also
+            )
 
     @property
     def closed(self) -> bool:
@@ -137,6 +151,8 @@ class EdgeChannel:
 
     def close(self) -> None:
         self._ended.set()
+        if self._calls is not None:
+            self._calls.close()
         if self._transport is not None:
             self._transport.close()
         else:
@@ -152,12 +168,22 @@ class EdgeChannel:
                 "candidate": candidate
                 and {"address": candidate.address, "version": candidate.version},
                 "weight": route.weight,
+                "shadow": route.shadow,
                 "lease_s": route.lease_s,
             },
         )
 
-    def send_sampling(self, *, rate: float, salt: bytes) -> None:
-        self._send(channel.SAMPLING, {"rate": rate, "salt": salt.hex()})
+    def send_sampling(
+        self,
+        *,
+        rate: float,
+        salt: bytes,
+        also: float = 0.0,
+        errors: float = 0.0,
+        error_codes: Sequence[str] = (),
+    ) -> None:
+        order = {"rate": rate, "salt": salt.hex(), "also": also, "errors": errors}
+        self._send(channel.SAMPLING, {**order, "error_codes": list(error_codes)})
 
     def _send(self, kind: int, body: Mapping[str, object]) -> None:
         data = channel.frame(kind, json.dumps(body).encode())
@@ -178,7 +204,7 @@ class EdgeChannel:
             if deliver is not None:
                 self._deliver(deliver)
 
-    def _deliver(self, deliver: Callable[[], None]) -> None:
+    def _deliver(self, deliver: Callable[[], object]) -> None:
         try:
             deliver()
         except Exception as error:
@@ -188,7 +214,7 @@ class EdgeChannel:
                 {"message": "a receiver of edge records failed", "exception": error}
             )
 
-    def _take(self, kind: int, payload: bytes) -> Callable[[], None] | None:
+    def _take(self, kind: int, payload: bytes) -> Callable[[], object] | None:
         if kind == channel.EXCHANGE:
             record = channel.decode_exchange(payload)
             try:
@@ -201,6 +227,8 @@ class EdgeChannel:
             return partial(self._on_outcomes, _to_outcomes(payload))
         if kind == channel.COUNTERS:
             return partial(self._on_counters, to_counters(json.loads(payload)))
+        if kind == channel.SPLICE and self._calls is not None:
+            return partial(self._calls.take, list(decode_records(payload)))
         return None  # a kind that a newer edge knows and we do not
 
 
@@ -278,6 +306,7 @@ def _to_outcomes(payload: bytes) -> list[Outcome]:
             first_byte_s=record.first_byte_s,
             key=record.key,
             at=record.at,
+            shadow=record.shadow,
         )
         for record in records
     ]
@@ -300,6 +329,8 @@ def to_counters(body: Mapping[str, Any]) -> EdgeCounters:
         upstream_connects=int(body["upstream_connects"]),
         generation=int(body["generation"]),
         weight=float(body["weight"]),
+        capture_s=float(body.get("capture_s", 0.0)),
+        shadow_copies={str(name): int(n) for name, n in body["shadow_copies"].items()},
     )
 
 

@@ -30,6 +30,25 @@ class RouteConfig(Section):
     """Regular expression searched in the path; the first that matches wins."""
 
 
+class GrpcConfig(Section):
+    """A second door, for gRPC servers that listen on a port of their own."""
+
+    listen: Listen = "0.0.0.0:9001"
+    """HOST:PORT, [v6]:PORT, :PORT or unix:/path."""
+    upstream: Upstream
+    """The server's gRPC port: http://host:port or unix:/path."""
+
+    @property
+    def listen_address(self) -> Address:
+        """`listen`, parsed."""
+        return parse_listen(self.listen)
+
+    @property
+    def upstream_address(self) -> Address:
+        """`upstream`, parsed."""
+        return parse_upstream(self.upstream)
+
+
 class ProxySource(Section):
     """The proxy in front of the model server."""
 
@@ -57,6 +76,8 @@ class ProxySource(Section):
     """Client connections at once, of all workers together."""
     workers: Workers = 1
     """Processes that share the listener; one is enough until it uses up a core."""
+    grpc: GrpcConfig | None = None
+    """A second door for gRPC; one that shares the upstream's port needs none."""
     forwarded: Flag = False
     """Whether to add X-Forwarded-For and X-Forwarded-Proto."""
 
