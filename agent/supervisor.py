@@ -5,6 +5,7 @@ so a client's connection waits in the kernel's queue for a moment instead of bei
 """
 
 import asyncio
+import os
 import signal
 import socket
 import tempfile
@@ -14,18 +15,17 @@ from pathlib import Path
 
 import structlog
 
-from agent.addresses import bind_listener, is_name, resolve
+from agent.addresses import is_name, resolve
 from agent.admin.front import FrontDesk
 from agent.channel_ends import ChannelEnds, Peer
 from agent.child_settings import config_file, edge_settings, tap_settings
 from agent.children import Child, Message, name_process, notify_systemd
 from agent.config import Config, parse_upstream
+from agent.listeners import open_listeners
 from agent.probes import Probes
 
 log = structlog.get_logger("remora.supervisor")
 
-# After a supervisor's death its edge still holds the port until it has drained: 5 s, and a bit.
-BIND_WAIT_S = 8.0
 DRAIN_S = 5.0
 RESOLVE_EVERY_S = 15.0
 EDGE_HUNG_S = 20.0
@@ -49,6 +49,7 @@ class Supervisor:
         self._reload = reload
         self._stopping = asyncio.Event()
         self._stable: dict[str, str] | None = None  # None: nothing is relayed
+        self._grpc: str | None = None  # the upstream of the door for gRPC
         self._listeners: dict[str, socket.socket] = {}  # by who serves on them, but for admin's
         workers = 0 if config.proxy is None else config.proxy.workers
         self._edges = {worker: self._new_edge(worker, of=workers) for worker in range(workers)}
@@ -107,8 +108,11 @@ class Supervisor:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reread)
-        admin = await self._bind()
+        self._listeners = await open_listeners(self._config, os.environ)
+        admin = self._listeners.pop("admin")
         self._stable = await self._first_stable()
+        if self._config.proxy is not None and self._config.proxy.grpc is not None:
+            self._grpc = await resolve(self._config.proxy.grpc.upstream_address)
         front = FrontDesk(
             backend=self._backend,
             probes={"/healthz": self._probes.healthz, "/readyz": self._probes.readyz},
@@ -127,6 +131,7 @@ class Supervisor:
         )
         tasks = [loop.create_task(child.keep_alive()) for child in self._children()]
         tasks.append(loop.create_task(self._follow_names()))
+        tasks.append(loop.create_task(self._follow_grpc_name()))
         failed = await self._stopped(tasks)
         notify_systemd("STOPPING=1")
         log.info("remora stops: draining")
@@ -146,15 +151,6 @@ class Supervisor:
         if self._tap is not None:
             yield self._tap
         yield self._analysis
-
-    async def _bind(self) -> socket.socket:
-        """Every listener there is to be; the admin port's, which is served here."""
-        config = self._config
-        for source in (config.proxy, config.push):
-            if source is not None:
-                bound = await bind_listener(source.listen_address, wait_s=BIND_WAIT_S)
-                self._listeners[source.kind] = bound
-        return await bind_listener(config.admin.listen_address, wait_s=BIND_WAIT_S)
 
     async def _stopped(self, tasks: list[asyncio.Task[None]]) -> bool:
         """Until we are told to stop; true when a task ended instead."""
@@ -188,6 +184,7 @@ class Supervisor:
             "settings": edge_settings(self._config),
             "stable": self._stable,
             "listeners": doors,
+            "grpc": self._grpc,
         }
         sockets = [self._listeners[name] for name in doors]
         self._channels.to_new_child(edge, Peer(worker=worker), start, sockets)
@@ -309,6 +306,20 @@ class Supervisor:
                 self._stable = {**stable, "address": address}
                 for child in (*self._edges.values(), self._analysis):
                     child.send({"type": "stable", **self._stable})
+
+    async def _follow_grpc_name(self) -> None:
+        proxy, current = self._config.proxy, self._grpc
+        if proxy is None or proxy.grpc is None or not is_name(proxy.grpc.upstream_address):
+            await self._stopping.wait()
+            return
+        while True:
+            await asyncio.sleep(RESOLVE_EVERY_S)
+            address = await resolve(proxy.grpc.upstream_address, current=current)
+            if address != current:
+                log.info("gRPC upstream moved", address=address)
+                current = self._grpc = address
+                for edge in self._edges.values():
+                    edge.send({"type": "grpc", "address": address})
 
     def _reread(self) -> None:
         """SIGHUP: what can change without dropping a connection changes, the rest is named."""

@@ -52,6 +52,20 @@ async def until(condition: Callable[[], Any], what: str, *, within_s: float = WA
         await asyncio.sleep(0.05)
 
 
+# What systemd does: sockets from descriptor 3 on, and variables that name them and this process.
+HANDING_ON = """
+import os, sys
+names, descriptors = sys.argv[1], [int(text) for text in sys.argv[2].split(",")]
+parked = [os.dup2(fd, 100 + place) for place, fd in enumerate(descriptors)]
+for place, fd in enumerate(parked):
+    os.dup2(fd, 3 + place)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(parked))}
+if names:
+    os.environ["LISTEN_FDNAMES"] = names
+os.execv(sys.executable, [sys.executable, *sys.argv[3:]])
+"""
+
+
 class Agent:
     """`python -m agent run --config FILE`, with a state directory of its own."""
 
@@ -72,6 +86,8 @@ class Agent:
             **sections,
         }
         self.role = "all"
+        self.through: list[str] = []  # a program that starts it, with its arguments
+        self.inherits: dict[str, socket.socket] = {}  # listening sockets that it is handed
         self.process: subprocess.Popen[bytes] | None = None
         self.log = directory / "agent.log"
         self._pids: dict[int, ProcessId] = {}  # everybody we saw, to be sure that all ended
@@ -102,10 +118,15 @@ class Agent:
 
     def launch(self) -> None:
         """Start it; `ready` waits for it."""
-        argv = [sys.executable, "-m", "agent", "run", "--config", str(self.write_config())]
+        argv = ["-m", "agent", "run", "--config", str(self.write_config()), "--role", self.role]
+        descriptors = [sock.fileno() for sock in self.inherits.values()]
+        if descriptors:
+            numbers = ",".join(str(descriptor) for descriptor in descriptors)
+            argv = ["-c", HANDING_ON, ":".join(self.inherits), numbers, *argv]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*argv, "--role", self.role],
+                [*self.through, sys.executable, *argv],
+                pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -130,17 +151,25 @@ class Agent:
         except AssertionError:
             print(self.log.read_text()[-6000:])
             raise
-        for name in ("edge", "analysis"):
-            self.pid(name)
+        self._know_children()
+
+    def _know_children(self) -> None:
+        for name in ("edge", "analysis", "tap"):
+            self.pids(name)
 
     def pid(self, name: str) -> int:
         """The pid of a child by its name; 0 while there is none."""
+        return next(iter(self.pids(name)), 0)
+
+    def pids(self, name: str) -> list[int]:
+        """The pids of all children of that name."""
         assert self.process is not None
         try:
             children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
             pids = [int(text) for text in children.read_text().split()]
         except OSError:
-            return 0
+            return []
+        found = []
         for pid in pids:
             try:
                 arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -148,8 +177,8 @@ class Agent:
                 continue
             if f"remora-{name}".encode() in arguments:
                 self._note(pid)
-                return pid
-        return 0
+                found.append(pid)
+        return found
 
     def _note(self, pid: int) -> None:
         found = ProcessId.of(pid)
@@ -181,8 +210,7 @@ class Agent:
 
     def kill_supervisor(self) -> None:
         assert self.process is not None
-        for name in ("edge", "analysis"):
-            self.pid(name)
+        self._know_children()
         self.process.kill()
         self.process.wait()
 
@@ -193,8 +221,7 @@ class Agent:
     def close(self) -> None:
         """End everything that was ever seen, and the models that the agent left serving."""
         if self.process is not None and self.process.poll() is None:
-            for name in ("edge", "analysis"):
-                self.pid(name)
+            self._know_children()
             self.process.terminate()
             try:
                 self.process.wait(20.0)
@@ -284,6 +311,7 @@ class Load:
         self.versions: Counter[str] = Counter()
         self.ids: list[str] = []
         self.pause_s = 0.004
+        self.keep = True  # connections, for more than one request
 
     @property
     def requests(self) -> int:
@@ -333,6 +361,8 @@ class Load:
             self.statuses[status] += 1
             self.versions[headers.get("x-remora-version", "")] += 1
             self.ids.append(headers.get("x-remora-request-id", ""))
+            if not self.keep or headers.get("connection") == "close":
+                return
             await asyncio.sleep(self.pause_s)
 
     def _body(self, turn: int) -> bytes:
