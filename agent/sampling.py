@@ -152,6 +152,17 @@ class Strategies:
         return max(rate * factor, min(rate, self.rate_min))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingOrder:
+    """What a process that keeps exchanges is told; the fields of the channel's SAMPLING."""
+
+    rate: float = 1.0
+    salt: bytes = b""
+    also: float = 0.0
+    errors: float = 0.0
+    error_codes: tuple[str, ...] = ()
+
+
 class Sampler:
     """Weighs what sources bring, by the rates in force, and drops what no rule wants.
 
@@ -218,6 +229,14 @@ class Sampler:
         elif u < rate:
             self.tally.add(code, 1.0 / rate)
 
+    def stands_for(self, exchange: Exchange) -> float:
+        """For how many it counts whatever its rows are; 0: only a class or segment kept it."""
+        u, limit = self._drawn(exchange)
+        if u < 0.0:
+            return kept(exchange).weight
+        rate = min(max(self.rates.uniform, self._error_rate(exchange)), limit)
+        return 1.0 / rate if u < rate else 0.0
+
     def _error_rate(self, exchange: Exchange | Inference) -> float:
         """The rate of errors when it is one."""
         if self.rates.errors <= 0.0 or isinstance(exchange, Inference):
@@ -233,10 +252,12 @@ class Sampler:
             if self.rates.uniform >= 1.0:
                 return number, 1.0
             return number or draw(taken.id.encode(), self._salt) / DRAWS, 1.0
-        if not (number and math.isfinite(weight) and weight > 1.0):
+        if isinstance(taken, Inference) or not (number and math.isfinite(weight) and weight > 1.0):
             return -1.0, 0.0
         if not self.strategies.any:
             return -1.0, 0.0  # kept uniformly, at the rate that it came with
+        if taken.source == "tap":
+            return -1.0, 0.0  # its weight may be that of a share of connections as well
         return number, 1.0 / weight
 
 
