@@ -201,6 +201,7 @@ class AgentView:
         drops.update(agent.intake.labels.dropped)
         drops.update(agent.channels.malformed())
         drops.update(agent.sources.drops())
+        drops.update(agent.tap_losses.dropped)
         if agent.capture is not None:
             drops.update(agent.capture.dropped)
         if agent.concept is not None:

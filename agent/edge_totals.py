@@ -77,6 +77,7 @@ class EdgeTotals:
         self._ended: dict[tuple[str, str], Cell] = {}  # edges that are gone
         self._ended_drops: Counter[str] = Counter()
         self._ended_refused: Counter[str] = Counter()
+        self._ended_copies: Counter[str] = Counter()
         self._ended_kept = 0
         self._restored: Mapping[str, Any] | None = None
 
@@ -108,6 +109,7 @@ class EdgeTotals:
             cell.in_flight = 0
         self._ended_drops.update(edge.drops)
         self._ended_refused.update(edge.refused)
+        self._ended_copies.update(edge.shadow_copies)
         self._ended_kept += edge.kept
 
     def state(self) -> dict[str, Any]:
@@ -117,6 +119,7 @@ class EdgeTotals:
             "cells": [[*key, cell.to_json()] for key, cell in self._ended.items()],
             "drops": dict(self._ended_drops),
             "refused": dict(self._ended_refused),
+            "shadow_copies": dict(self._ended_copies),
             "kept": self._ended_kept,
         }
 
@@ -134,6 +137,7 @@ class EdgeTotals:
             self._ended[version, route] = Cell(**{**cell, "codes": Counter(cell["codes"])})
         self._ended_drops.update(state["drops"])
         self._ended_refused.update(state["refused"])
+        self._ended_copies.update(state["shadow_copies"])
         self._ended_kept += int(state["kept"])
 
     @property
@@ -162,6 +166,11 @@ class EdgeTotals:
     @property
     def refused(self) -> Counter[str]:
         return self._over_all(self._ended_refused, (edge.refused for edge in self.edges))
+
+    @property
+    def shadow_copies(self) -> Counter[str]:
+        """Copies to a candidate by outcome, or by why there was none."""
+        return self._over_all(self._ended_copies, (edge.shadow_copies for edge in self.edges))
 
     @property
     def kept(self) -> int:

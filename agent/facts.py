@@ -60,10 +60,12 @@ class Facts:
         facts["because"] = because(rollout, self._ledger)
         if self._release.assessment is not None:
             facts["assessment"] = self._release.assessment.as_json()
+        if rollout.policy.shadow:
+            facts["pairs"] = self._release.pairs.as_json()
         return facts
 
     def rollout_figures(self) -> dict[str, Any] | None:
-        rollout = self._release.rollout
+        rollout, pairs = self._release.rollout, self._release.pairs
         if rollout is None:
             return None
         return {
@@ -71,6 +73,7 @@ class Facts:
             "state": STATE_NUMBER[rollout.state],
             "weight": rollout.weight,
             "version": self._release.label(rollout.candidate),
+            "pairs": {"agree": pairs.compared - pairs.disagreeing, "differ": pairs.disagreeing},
         }
 
     @property

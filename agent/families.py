@@ -100,6 +100,20 @@ def _intake(seen: ScrapeInput) -> list[Family]:
             [(model, seen.sampling_rate)],
         ),
         family(
+            "sampling_cpu_seconds_total",
+            "counter",
+            "CPU that looking at traffic has cost, which sampling.cpu_budget is about.",
+            "model part",
+            [((*model, part), s) for part, s in sorted(seen.sampling_cpu_s.items())],
+        ),
+        family(
+            "sampling_budget_held",
+            "gauge",
+            "1 while the budget is held, 0 while it is not though the rate is at its lowest.",
+            "model budget",
+            [((*model, name), float(held)) for name, held in sorted(seen.budgets_held.items())],
+        ),
+        family(
             "capture_completeness_ratio",
             "gauge",
             "Share of what a source was to copy that it has whole.",
@@ -174,10 +188,13 @@ def _agent(seen: ScrapeInput) -> list[Family]:
 def _release(seen: ScrapeInput) -> list[Family]:
     state: list[Row] = []
     weight: list[Row] = []
+    pairs: list[Row] = []
     if seen.rollout is not None:
         rollout = seen.rollout
         state.append(((seen.model, rollout.candidate), float(rollout.state)))
         weight.append(((seen.model, rollout.version), rollout.weight))
+        for answers, count in rollout.pairs.items():
+            pairs.append(((seen.model, rollout.candidate, answers), float(count)))
     return [
         family(
             "retrain_runs_total",
@@ -214,6 +231,20 @@ def _release(seen: ScrapeInput) -> list[Family]:
             "The candidate's share of the traffic.",
             "model version",
             weight,
+        ),
+        family(
+            "shadow_copies_total",
+            "counter",
+            "Copies of requests to a candidate, by how they ended or why there was none.",
+            "outcome",
+            [((name,), float(n)) for name, n in sorted(seen.totals.shadow_copies.items())],
+        ),
+        family(
+            "shadow_pairs",
+            "gauge",
+            "Answers of both models to one request, of this rollout.",
+            "model candidate answers",
+            pairs,
         ),
         family(
             "rollbacks_total",

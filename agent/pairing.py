@@ -6,7 +6,7 @@ given up and counted. Pairs say how often the models differ, never which of them
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -40,6 +40,15 @@ class Pairs:
     def disagreement(self) -> float | None:
         """The share of pairs in which the answers differ; None before the first."""
         return self.disagreeing / self.compared if self.compared else None
+
+    def as_json(self) -> dict[str, Any]:
+        """What is shown of them."""
+        return {
+            "compared": self.compared,
+            "disagreeing": self.disagreeing,
+            "disagreement": self.disagreement,
+            "unpaired": dict(self.unpaired),
+        }
 
     def take(self, inference: Inference, schema: Schema, *, shadow: bool, now: float) -> None:
         """One model's answer.

@@ -30,6 +30,7 @@ class RolloutFigures:
     state: int
     weight: float
     version: str
+    pairs: Mapping[str, int] = field(default_factory=dict)  # answers to one request, by agreement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,6 @@ class ScrapeInput:
     outbox: Mapping[str, int] = field(default_factory=dict)
     rollout: RolloutFigures | None = None
     rollbacks: Mapping[str, int] = field(default_factory=dict)
-    pairs: Mapping[str, int] = field(default_factory=dict)  # of the rollout, by agree or differ
     sampling_cpu_s: Mapping[str, float] = field(default_factory=dict)  # by part, for the budget
     budgets_held: Mapping[str, bool] = field(default_factory=dict)
     generations: Mapping[str, VersionTokens] = field(default_factory=dict)  # by version

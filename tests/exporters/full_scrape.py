@@ -172,7 +172,13 @@ def scrape_input(**changes: Any) -> ScrapeInput:
         runs={("drift", "succeeded"): 1},
         deliveries={("ci", "delivered"): 2},
         outbox={"pending": 0, "dead": 0},
-        rollout=RolloutFigures(candidate="sha256:cd34", state=1, weight=0.25, version="v2"),
+        rollout=RolloutFigures(
+            candidate="sha256:cd34",
+            state=1,
+            weight=0.25,
+            version="v2",
+            pairs={"agree": 38, "differ": 2},
+        ),
         rollbacks={"errors": 1},
         generations=generations(),
     )

@@ -71,6 +71,8 @@ CONTRACT = {
     "webhook_outbox": ("gauge", "state"),
     "rollout_state": ("gauge", "model candidate"),
     "rollout_weight_ratio": ("gauge", "model version"),
+    "shadow_copies_total": ("counter", "outcome"),
+    "shadow_pairs": ("gauge", "model candidate answers"),
     "rollbacks_total": ("counter", "reason"),
     "active_version_info": ("info", "version digest"),
 }
