@@ -99,7 +99,7 @@ class Controller:
             on_stable_changed=self.retraining.forget_standing,
             clock=clock,
         )
-
+        intake.feed_pairs = self.release.on_answer
         self._candidates = Candidates(
             ledger=self.decisions,
             registry=self.registry,

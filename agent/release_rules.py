@@ -6,7 +6,7 @@ Values only; the performer is `agent.release`.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
@@ -23,8 +23,8 @@ from retrain.guards import AnalysisPlan
 from retrain.registry import Version
 from retrain.rollout import Refused as NotAdmitted
 from retrain.rollout import RolloutPolicy
-from retrain.rollout_state import Strategy
 from retrain.rollout_messages import Measured, Operator, RolloutEvent, SlotFailed
+from retrain.rollout_state import Strategy
 
 log = structlog.get_logger("remora.release")
 

@@ -48,6 +48,7 @@ class Router:
         self._lease_until = 0.0
         self._weight = 0.0
         self._below = 0  # hashes below it go to the candidate
+        self._copied_below = 0  # and of the others, those whose second hash is below it are copied
         self.salt = salt
         self.generation = -1
         self.stable: Slot
@@ -88,6 +89,7 @@ class Router:
                 self.candidate = self._slot(CANDIDATE, address, version)
         self._weight = weight
         self._below = int(weight * _HASHES)
+        self._copied_below = int(min(1.0, max(0.0, float(message.get("shadow", 0.0)))) * _HASHES)
         self._lease_until = now + lease_s
         self._close_unused()
 
@@ -105,6 +107,13 @@ class Router:
         if candidate is None or now > self._lease_until:
             return self.stable
         return candidate if self.hash(key) < self._below else self.stable
+
+    def copies(self, id: bytes) -> bool:
+        """Whether the candidate is sent a copy, while its lease is known to hold."""
+        if not self._copied_below:
+            return False
+        digest = blake2b(id, digest_size=8, key=self.salt, person=b"copy").digest()
+        return int.from_bytes(digest, "little") < self._copied_below
 
     def hash(self, key: bytes) -> int:
         """64 bits that say nothing about the key, and nothing about being kept by sampling."""
