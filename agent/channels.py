@@ -14,7 +14,7 @@ import structlog
 
 from agent.channel_ends import Peer
 from agent.exchange import Exchange
-from agent.sources.proxy import EdgeChannel, EdgeCounters, Outcome, Route
+from agent.sources.proxy import EdgeChannel, EdgeCounters, Outcome, Route, SourceCounters
 
 log = structlog.get_logger("remora.analysis")
 
@@ -31,6 +31,7 @@ class Receivers:
     counters: Callable[[int, EdgeCounters], None]  # with the number of the edge
     generation: Callable[[int, float], None]  # a route, and its weight, in force everywhere
     lost: Callable[[Peer], None]  # ask for a new channel
+    source: Callable[[SourceCounters], None]  # what the tap lost
 
 
 class Channels:
@@ -67,6 +68,7 @@ class Channels:
             self._receivers.outcomes,
             lambda counters: self._counted(peer, counters),
             source=peer.source,
+            on_source=self._receivers.source,
             headers_also=self._headers,
         )
         channel.send_sampling(rate=self._rate, salt=self._salt)
@@ -95,6 +97,10 @@ class Channels:
                 self._receivers.lost(peer)
 
     def _counted(self, peer: Peer, counters: EdgeCounters) -> None:
+        if peer.source != "proxy":
+            if not self._workers:  # what passes a proxy was counted there
+                self._receivers.counters(peer.worker, counters)
+            return
         self._receivers.counters(peer.worker, counters)
         self._in_force[peer.worker] = (counters.generation, counters.weight)
         told = list(self._in_force.values())

@@ -68,6 +68,7 @@ def tap_settings(config: Config) -> dict[str, object]:
     return {
         "interface": tap.interface,
         "port": tap.port,
+        "version": config.model.version,
         "capture_bytes_max": tap.capture_bytes_max,
         "sampling_rate": config.sampling.rate,
     }

@@ -66,6 +66,8 @@ def addresses(config: Config) -> dict[str, Address]:
         wanted["proxy"] = config.proxy.listen_address
         if config.proxy.grpc is not None:
             wanted["grpc"] = config.proxy.grpc.listen_address
+        if config.proxy.grpc is not None:
+            wanted["grpc"] = config.proxy.grpc.listen_address
     if config.push is not None:
         wanted["push"] = config.push.listen_address
     return wanted | {"admin": config.admin.listen_address}

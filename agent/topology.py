@@ -35,7 +35,7 @@ from agent.labels import Joined, LabelStore
 from agent.monitor import Tick
 from agent.resources import AgentResources, ServerResources
 from agent.sampling import edge_keeps
-from agent.source_status import source_status
+from agent.source_status import Counted, TapLosses, source_status
 from agent.source_tasks import SourceTasks
 from agent.sources.opening import open_sources
 from agent.sources.proxy import EdgeCounters, Outcome
@@ -71,7 +71,8 @@ class Agent:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _locked(state_dir)
         workers = 0 if config.proxy is None else config.proxy.workers
-        self.totals = EdgeTotals(workers=workers)
+        self.totals = EdgeTotals(workers=workers or 1)
+        self.tap_losses = TapLosses()
         self.upstream = UpstreamWatch()
         self._salt = _salt(state_dir / "sampling.salt")
         self.intake = Intake(
@@ -110,6 +111,7 @@ class Agent:
                 counters=self._on_counters,
                 generation=self.controller.on_generation,
                 lost=self._channel_lost,
+                source=self.tap_losses.take,
             ),
             workers=workers,
             rate=config.sampling.rate,
@@ -230,7 +232,13 @@ class Agent:
 
     def source_status(self) -> list[dict[str, Any]]:
         """Each source: its state, why it does not run, how complete it is, and what it lost."""
-        return source_status(self.config, self._processes, self.totals, self.sources.status())
+        return source_status(
+            self.config,
+            self._processes,
+            proxy=Counted(completeness=self.totals.completeness, dropped=self.totals.lost),
+            tap=self.tap_losses.counted,
+            tasks=self.sources.status(),
+        )
 
     def _on_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         self.controller.on_outcomes(outcomes)

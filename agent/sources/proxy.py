@@ -96,6 +96,14 @@ class EdgeCounters:
     shadow_copies: Mapping[str, int] = field(default_factory=dict)  # by outcome, or why dropped
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCounters:
+    """What a source that is no edge has lost since it started, and which share it has whole."""
+
+    dropped: Mapping[str, int]
+    completeness: float | None
+
+
 class EdgeChannel:
     """One connection to one edge; made anew whenever either side is restarted.
 
@@ -111,6 +119,7 @@ class EdgeChannel:
         on_counters: Callable[[EdgeCounters], None],
         *,
         source: SourceName = "proxy",
+        on_source: Callable[[SourceCounters], object] | None = None,
         headers_also: Iterable[str] = (),
         calls: CallTally | None = None,
     ) -> None:
@@ -120,6 +129,7 @@ class EdgeChannel:
         self._on_exchange = on_exchange
         self._on_outcomes = on_outcomes
         self._on_counters = on_counters
+        self._on_source = on_source
         self._headers_also = tuple(headers_also)
         self._decoder = channel.FrameDecoder()
         self._transport: asyncio.Transport | None = None
@@ -229,6 +239,8 @@ class EdgeChannel:
             return partial(self._on_counters, to_counters(json.loads(payload)))
         if kind == channel.SPLICE and self._calls is not None:
             return partial(self._calls.take, list(decode_records(payload)))
+        if kind == channel.SOURCE_COUNTERS and self._on_source is not None:
+            return partial(self._on_source, to_source_counters(json.loads(payload)))
         return None  # a kind that a newer edge knows and we do not
 
 
@@ -330,7 +342,16 @@ def to_counters(body: Mapping[str, Any]) -> EdgeCounters:
         generation=int(body["generation"]),
         weight=float(body["weight"]),
         capture_s=float(body.get("capture_s", 0.0)),
-        shadow_copies={str(name): int(n) for name, n in body["shadow_copies"].items()},
+        shadow_copies={str(name): int(n) for name, n in body.get("shadow_copies", {}).items()},
+    )
+
+
+def to_source_counters(body: Mapping[str, Any]) -> SourceCounters:
+    """From the JSON of a SOURCE_COUNTERS frame. Raises KeyError, TypeError or ValueError."""
+    ratio = body["completeness"]
+    return SourceCounters(
+        dropped={str(reason): int(count) for reason, count in body["dropped"].items()},
+        completeness=None if ratio is None else min(1.0, max(0.0, float(ratio))),
     )
 
 
