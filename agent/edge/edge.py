@@ -8,10 +8,11 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.edge import channel
 from agent.edge.capture import Capture
+from agent.edge.contexts import Sides
 from agent.edge.counters import Counters
 from agent.edge.heads import HeadReader
 from agent.edge.journal import Journal
@@ -24,6 +25,9 @@ from agent.edge.settings import EdgeSettings
 from agent.edge.shadow import Shadows
 from agent.edge.splice import Splice
 from agent.edge.upstream import TIMEOUT, UNREACHABLE, connect
+
+if TYPE_CHECKING:
+    from agent.edge.doors import Door
 
 # Cycles are broken by hand and the collector is off; this finds what a rare error path left.
 _COLLECT_EVERY_S: Final = 60.0
@@ -40,6 +44,7 @@ class Edge:
         self.counters = Counters(self.routes.names)
         self.reader = HeadReader(settings.client_key, self.routes.index)
         self.minter = Minter()
+        self.tls = Sides(settings)
         self.router = Router(
             new_pool=self._new_pool,
             counters=self.counters,
@@ -61,7 +66,7 @@ class Edge:
         self.draining = False
         self.wall_offset_s = time.time() - time.monotonic()
         self._loop = asyncio.get_running_loop()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Door] = []
         self._connecting: set[asyncio.Task[None]] = set()
         self._ticks: list[asyncio.Task[None]] = []
         self._emptied = asyncio.Event()
@@ -69,26 +74,52 @@ class Edge:
     async def serve(
         self, listeners: Sequence[socket.socket], *, grpc: Sequence[socket.socket] = ()
     ) -> None:
+        """Raises OSError or ValueError when a certificate cannot be used."""
         for listener in listeners:
-            await self._accept(listener, lambda: Client(self))
+            await self._accept(listener, self._new_client)
         for listener in grpc:
-            await self._accept(listener, lambda: Splice(self, own_door=True))
+            await self._accept(listener, self._new_splice, protocol="h2")
         self._ticks = [
             self._loop.create_task(self._sweep_forever()),
             self._loop.create_task(self._count_forever()),
         ]
 
-    # Clients.
-
     async def _accept(
-        self, listener: socket.socket, new: Callable[[], asyncio.Protocol]
+        self,
+        listener: socket.socket,
+        new: Callable[[bytes, bytes], asyncio.Protocol],
+        *,
+        protocol: str = "http/1.1",
     ) -> None:
         listener.setblocking(False)
+        _notice_the_dead(listener)
+        settings = self.settings
+        if settings.tls_cert_file or settings.proxy_protocol:
+            from agent.edge.doors import Door  # few sidecars need one, and all would pay for it
+
+            contexts = self.tls.listener()
+            door = Door(self, listener, new, contexts=contexts, protocol=protocol)
+            self._servers.append(door)
+            return
+
+        def plain() -> asyncio.Protocol:
+            return new(b"", b"http")
+
         if listener.family == socket.AF_UNIX:
-            server = await self._loop.create_unix_server(new, sock=listener)
+            server = await self._loop.create_unix_server(plain, sock=listener)
         else:
-            server = await self._loop.create_server(new, sock=listener)
+            server = await self._loop.create_server(plain, sock=listener)
         self._servers.append(server)
+
+    def _new_client(self, peer: bytes, scheme: bytes) -> Client:
+        client = Client(self)
+        client.came(peer, scheme)
+        return client
+
+    def _new_splice(self, peer: bytes, scheme: bytes) -> Splice:
+        return Splice(self, own_door=True)
+
+    # Clients.
 
     def admit(self, client: Client | Splice) -> bool:
         if len(self.clients) >= self.settings.connections_max:
@@ -118,7 +149,13 @@ class Edge:
                 connection.release(time.monotonic(), keep=True)
 
     def _new_pool(self, address: str) -> Pool:
-        return Pool(address, idle_s=self.settings.idle_s, idle_max=self.settings.upstream_idle_max)
+        settings = self.settings
+        return Pool(
+            address,
+            idle_s=settings.idle_s,
+            idle_max=settings.upstream_idle_max,
+            contexts=self.tls.upstream(address),
+        )
 
     def outcome(
         self,
@@ -168,6 +205,7 @@ class Edge:
         snapshot["capture_s"] = self.capture.cost.total_s(
             requests=counters.answered, kept=counters.kept, sent_s=self.outbox.sending_s
         )
+        snapshot["tls"] = self.tls.counts()
         snapshot["shadow_copies"] = self.shadows.counts
         return json.dumps(snapshot).encode()
 
@@ -190,7 +228,7 @@ class Edge:
             self.outbox.send_counters()
 
     async def _sweep_forever(self) -> None:
-        collected = time.monotonic()
+        collected = looked = time.monotonic()
         while True:
             await asyncio.sleep(self.settings.sweep_s)
             now = time.monotonic()
@@ -199,6 +237,9 @@ class Edge:
                 client.sweep(now)
             self.shadows.sweep(now)
             self.router.expire(now)
+            if now - looked > self.settings.tls_look_s:
+                looked = now
+                self.tls.refresh()
             if now - collected > _COLLECT_EVERY_S and not self.counters.in_flight:
                 collected = now
                 gc.collect()
@@ -255,3 +296,15 @@ class Edge:
 
 def _with_salt(settings: EdgeSettings) -> EdgeSettings:
     return replace(settings, sampling_salt=os.urandom(32).hex())
+
+
+def _notice_the_dead(listener: socket.socket) -> None:
+    """What is accepted inherits it: a peer that vanished without a word is found after 2 minutes.
+
+    Set here once, it costs no connection anything.
+    """
+    if listener.family != socket.AF_UNIX:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)

@@ -45,6 +45,7 @@ class RequestFraming:
         "on_message_complete",
         "peer",
         "rest",
+        "scheme",
     )
 
     def __init__(self, reader: HeadReader) -> None:
@@ -59,6 +60,7 @@ class RequestFraming:
         self.last = _NONE  # the head of the last request, if the next one may be the same
         self.complete = True  # the request was read to its end
         self.peer = b""  # for X-Forwarded-For; empty when that is not wanted
+        self.scheme = b"http"  # for X-Forwarded-Proto
         self.rest = b""  # what came behind the end of the request
 
     def begin(self, data: bytes, end: int) -> tuple[RequestHead, bytes]:
@@ -149,7 +151,7 @@ class RequestFraming:
     def _edited(self, data: bytes, end: int, head: RequestHead) -> bytes:
         edited = edit_request(data, end, head)
         if self.peer:
-            edited = add_forwarded(edited, self.peer)
+            edited = add_forwarded(edited, self.peer, self.scheme)
         return edited + data[end:]
 
 

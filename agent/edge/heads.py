@@ -301,13 +301,13 @@ def edit_request(data: bytes, end: int, head: RequestHead) -> bytes:
     return b"\r\n".join(lines)
 
 
-def add_forwarded(edited: bytes, peer: bytes) -> bytes:
+def add_forwarded(edited: bytes, peer: bytes, scheme: bytes) -> bytes:
     """The client's address at the end of X-Forwarded-For; all before it is only its own word."""
     first, *lines = edited.split(b"\r\n")
     hops = [value_of(line) for line in lines if name_of(line) == b"x-forwarded-for"]
     kept = [line for line in lines if name_of(line) != b"x-forwarded-for"]
     if not any(name_of(line) == b"x-forwarded-proto" for line in kept):
-        kept.append(b"X-Forwarded-Proto: http")
+        kept.append(b"X-Forwarded-Proto: " + scheme)
     kept.append(b"X-Forwarded-For: " + b", ".join([*hops, peer]))
     return b"\r\n".join([first, *kept])
 

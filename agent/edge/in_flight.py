@@ -200,6 +200,27 @@ class InFlight(asyncio.Protocol):
             )
         )
 
+    # Refusing, and ending.
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """Not a byte of the request has reached an upstream."""
+        self._edge.counters.refuse(reason)
+        self._id = self._edge.minter.mint()
+        self._slot = self._edge.router.stable
+        self._write_error(status, reason, keep=False)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Closing at once would reset the connection, and the answer might never be read."""
+        self._stage = LINGER
+        self._touched = _now()
+        self._held = b""
+        self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()  # TLS says goodbye first, and waits for the other's goodbye
+
     # Limits in time.
 
     def sweep(self, now: float) -> None:

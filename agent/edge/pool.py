@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING
 from agent.edge.answer_heads import AnswerHeads
 
 if TYPE_CHECKING:
+    from agent.edge.tls import Contexts
     from agent.edge.upstream import UpstreamConnection
 
 
 class Pool:
     """Idle connections to one address."""
 
-    __slots__ = ("address", "closed", "heads", "idle", "idle_max", "idle_s")
+    __slots__ = ("address", "closed", "contexts", "heads", "idle", "idle_max", "idle_s")
 
-    def __init__(self, address: str, *, idle_s: float, idle_max: int) -> None:
+    def __init__(
+        self, address: str, *, idle_s: float, idle_max: int, contexts: "Contexts | None" = None
+    ) -> None:
         self.address = address
+        self.contexts = contexts  # of TLS, where the address asks for it
         self.closed = False
         self.heads = AnswerHeads()
         self.idle_s = idle_s

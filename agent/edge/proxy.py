@@ -20,7 +20,7 @@ from agent.edge.framing import (
     without_empty_lines,
 )
 from agent.edge.heads import RequestHead
-from agent.edge.in_flight import BODY, CLOSED, IDLE, LINGER, TUNNEL, WAIT, InFlight
+from agent.edge.in_flight import BODY, CLOSED, IDLE, TUNNEL, WAIT, InFlight
 from agent.edge.unread import unread
 from agent.edge.upstream import TIMEOUT, UNREACHABLE, UpstreamConnection
 
@@ -47,6 +47,12 @@ class Client(InFlight):
         self._upstream: UpstreamConnection | None = None
         self._sent_bytes = 0
 
+    def came(self, peer: bytes, scheme: bytes) -> None:
+        """By a door that knows more than the socket does."""
+        if self._edge.settings.forwarded:
+            self._framing.peer = peer
+        self._framing.scheme = scheme
+
     # The transport's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -54,7 +60,7 @@ class Client(InFlight):
         self.transport = cast(asyncio.Transport, transport)
         self.write_bytes = self.transport.write
         self._touched = _now()
-        if self._edge.settings.forwarded:
+        if self._edge.settings.forwarded and not self._framing.peer:
             self._framing.peer = peer_of(self.transport.get_extra_info("peername"))
         if not self._edge.admit(self):
             self._refuse(503, "connections_max")
@@ -87,7 +93,7 @@ class Client(InFlight):
         upstream = self._upstream
         if self._stage == TUNNEL and upstream is not None and upstream.transport.can_write_eof():
             upstream.transport.write_eof()
-            return not upstream.half_closed
+            return not upstream.half_closed and self.transport.can_write_eof()
         return False  # a client that has closed its side waits for nothing (as nginx sees it)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -378,22 +384,3 @@ class Client(InFlight):
                 self._framing.rest = b""
                 self.transport.resume_reading()
                 self._begin(rest)
-
-    # Refusing, and ending.
-
-    def _refuse(self, status: int, reason: str) -> None:
-        """Not a byte of the request has reached an upstream."""
-        self._edge.counters.refuse(reason)
-        self._id = self._edge.minter.mint()
-        self._slot = self._edge.router.stable
-        self._write_error(status, reason, keep=False)
-        self._linger()
-
-    def _linger(self) -> None:
-        """Closing at once would reset the connection, and the answer might never be read."""
-        self._stage = LINGER
-        self._touched = _now()
-        self._held = self._framing.rest = b""
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self.transport.resume_reading()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from agent.edge.frames import GOAWAY_FRAME, PREFACE, BrokenFraming, FrameWalk, Streams
 from agent.edge.journal import FROM_CLIENT, FROM_SERVER
-from agent.edge.settings import split_address
+from agent.edge.upstream import dial
 
 if TYPE_CHECKING:
     from agent.edge.edge import Edge
@@ -163,15 +163,10 @@ class Splice(asyncio.Protocol):
 
     async def _connect(self) -> None:
         edge = self._edge
-        loop = asyncio.get_running_loop()
-        host, port = split_address(self._address)
         far = Far(self)
+        contexts = edge.tls.upstream(self._address)
         try:
-            async with asyncio.timeout(edge.settings.connect_timeout_s):
-                if port:
-                    await loop.create_connection(lambda: far, host, port)
-                else:
-                    await loop.create_unix_connection(lambda: far, host)
+            await dial(lambda: far, self._address, edge.settings, contexts, protocol="h2")
         except (OSError, ValueError):  # TimeoutError is an OSError
             edge.counters.refuse("http2_upstream_unreachable")
             self.transport.abort()

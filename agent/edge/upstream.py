@@ -7,7 +7,7 @@ for mean that the two sides disagree about framing: such a connection is never u
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -15,14 +15,16 @@ from agent.edge.answer_heads import edit_response, edit_switching
 from agent.edge.answers import REQUEST_ID
 from agent.edge.channel import OUTCOME_NAMES
 from agent.edge.pool import Pool
-from agent.edge.settings import EdgeSettings, split_address
+from agent.edge.settings import EdgeSettings, split_address, tls_name
 
 if TYPE_CHECKING:
     from agent.edge.asker import Asker
     from agent.edge.counters import Counters
+    from agent.edge.tls import Contexts
 
 UNREACHABLE: Final = OUTCOME_NAMES.index("upstream_unreachable")
 TIMEOUT: Final = OUTCOME_NAMES.index("timeout")
+_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 _STATUS: Final = {b"%d" % status: status for status in range(100, 600)}
 
 
@@ -127,7 +129,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.half_closed = True
         if self._tunnel and self.client is not None and self.client.transport.can_write_eof():
             self.client.transport.write_eof()
-            return not self.client.half_closed
+            return not self.client.half_closed and self.transport.can_write_eof()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -333,15 +335,40 @@ def _may_begin(data: bytes) -> bool:
 
 async def connect(pool: Pool, counters: "Counters", settings: EdgeSettings) -> UpstreamConnection:
     """A new connection. Raises OSError or TimeoutError. Addresses are numeric: nothing resolves."""
-    loop = asyncio.get_running_loop()
 
     def new() -> UpstreamConnection:
         return UpstreamConnection(pool, counters, settings.head_bytes_max)
 
-    host, port = split_address(pool.address)
+    return await dial(new, pool.address, settings, pool.contexts)
+
+
+async def dial(
+    new: Callable[[], _Protocol],
+    address: str,
+    settings: EdgeSettings,
+    contexts: "Contexts | None",
+    *,
+    protocol: str = "http/1.1",
+) -> _Protocol:
+    """A connection to an upstream, over TLS where its address says so. Raises as `connect`."""
+    loop = asyncio.get_running_loop()
+    host, port = split_address(address)
+    name = tls_name(address)
     async with asyncio.timeout(settings.connect_timeout_s):
-        if port:
-            _, connection = await loop.create_connection(new, host, port)
+        if not port:
+            _, made = await loop.create_unix_connection(new, host)
+        elif not name:
+            _, made = await loop.create_connection(new, host, port)
+        elif contexts is None:
+            raise OSError("this edge was not told how to verify a server")
         else:
-            _, connection = await loop.create_unix_connection(new, host)
-    return connection
+            _, made = await loop.create_connection(
+                new,
+                host,
+                port,
+                ssl=contexts.context(protocol),
+                server_hostname=settings.upstream_server_name or name,
+                ssl_handshake_timeout=settings.connect_timeout_s,
+                ssl_shutdown_timeout=settings.linger_s,
+            )
+    return made
