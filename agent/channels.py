@@ -14,6 +14,8 @@ import structlog
 
 from agent.channel_ends import Peer
 from agent.exchange import Exchange
+from agent.sampling import SamplingOrder
+from agent.sources.grpc_calls import CallTally
 from agent.sources.proxy import EdgeChannel, EdgeCounters, Outcome, Route, SourceCounters
 
 log = structlog.get_logger("remora.analysis")
@@ -32,6 +34,7 @@ class Receivers:
     generation: Callable[[int, float], None]  # a route, and its weight, in force everywhere
     lost: Callable[[Peer], None]  # ask for a new channel
     source: Callable[[SourceCounters], None]  # what the tap lost
+    calls: CallTally | None = None  # on HTTP/2 connections
 
 
 class Channels:
@@ -42,14 +45,12 @@ class Channels:
         receivers: Receivers,
         *,
         workers: int,
-        rate: float,
-        salt: bytes,
+        sampling: Callable[[], SamplingOrder],
         headers: Sequence[str],
     ) -> None:
         self._receivers = receivers
         self._workers = workers
-        self._rate = rate
-        self._salt = salt
+        self._sampling = sampling
         self._headers = tuple(headers)
         self._open: dict[Peer, EdgeChannel] = {}
         self._reading: set[asyncio.Task[None]] = set()
@@ -70,8 +71,9 @@ class Channels:
             source=peer.source,
             on_source=self._receivers.source,
             headers_also=self._headers,
+            calls=self._receivers.calls,
         )
-        channel.send_sampling(rate=self._rate, salt=self._salt)
+        self._tell(channel)
         self._open[peer] = channel
         if peer.source == "proxy":
             self._in_force.pop(peer.worker, None)
@@ -113,12 +115,21 @@ class Channels:
         for channel in self._edges():
             channel.send_route(route)
 
-    def send_sampling(self, rate: float) -> None:
-        """To everybody, and to whoever connects later."""
-        self._rate = rate
+    def send_sampling(self) -> None:
+        """What is in force now, to everybody; whoever connects later is told what is so then."""
         for channel in self._open.values():
             if not channel.closed:
-                channel.send_sampling(rate=rate, salt=self._salt)
+                self._tell(channel)
+
+    def _tell(self, channel: EdgeChannel) -> None:
+        order = self._sampling()
+        channel.send_sampling(
+            rate=order.rate,
+            salt=order.salt,
+            also=order.also,
+            errors=order.errors,
+            error_codes=order.error_codes,
+        )
 
     def _edges(self) -> Iterator[EdgeChannel]:
         for peer, channel in self._open.items():

@@ -20,9 +20,12 @@ from agent.decoders.catalog import decoders
 from agent.decoders.decoder import DecodeError, DecodeLimits, DecoderSettings, JsonPathSettings
 from agent.decoders.detection import Decoding
 from agent.exchange import Exchange
+from agent.generation import Generation
+from agent.generation_totals import GenerationTotals
 from agent.inference import Inference
 from agent.labels import Joined, Label, LabelStore
 from agent.monitor import ModelMonitor, MonitorSettings, Tick
+from agent.sampling import Sampler, Strategies
 from agent.schema import FeatureKind, SchemaSettings, TargetKind
 from agent.version_watch import WatchSettings
 from detectors import Reading, Reference, State
@@ -62,11 +65,13 @@ class Intake:
         on_tick: Callable[[Tick], None],
         on_labelled: Callable[[Sequence[Joined], Sequence[Reading]], None],
         clock: Callable[[], float] = time.time,
+        sampler: Sampler | None = None,
     ) -> None:
         self._clock = clock
         self._on_tick = on_tick
         self._on_labelled = on_labelled
         self.labels = labels
+        self.sampler = sampler or Sampler(Strategies(), salt=b"")
         self.decoding = Decoding(decoders(config.protocol.name, decoder_settings(config)))
         self.monitor = ModelMonitor(
             monitor_settings(config), schema_settings(config, reference), stable=stable
@@ -74,10 +79,13 @@ class Intake:
         if reference is not None:
             self.monitor.install(stable, reference)
         self.dropped: Counter[str] = Counter()
+        self.generations = GenerationTotals()
         self.delays = Delays(counts=[0] * (len(DELAY_BOUNDS_S) + 1))
         self.last_errors: deque[str] = deque(maxlen=20)
         self._expire_at = 0.0
-        # Where error bits go as well, when a second opinion on concept drift is wanted.
+        # Where answers go as well, to be paired with those to copies of their requests; and error
+        # bits, when a second opinion on concept drift is wanted.
+        self.feed_pairs: Callable[[Inference, bool], object] | None = None
         self.feed_concept: Callable[[str, bytes], object] | None = None
 
     def take(self, taken: Exchange | Inference) -> bool:
@@ -87,11 +95,16 @@ class Intake:
         """
         if not taken.version:
             taken = replace(taken, version=self.monitor.stable)
+        if isinstance(taken, Exchange):
+            self.sampler.seen(taken)
+        if not self.sampler.plain and not self.sampler.admits(taken):
+            return True  # left out on purpose: no loss
         try:
             inference = taken if isinstance(taken, Inference) else self.decoding.decode(taken)
         except DecodeError as error:
             # Probes and other endpoints are no loss; they are counted by the decoding itself.
             self.last_errors.append(str(error)[:200])
+            self._generated(taken, error.generation)
             return False
         except Exception as error:
             # Bytes from outside found a fault of ours: it costs this exchange, not the reading.
@@ -99,8 +112,34 @@ class Intake:
             self.last_errors.append(f"{type(error).__name__}: {error}"[:200])
             log.exception("an exchange could not be taken in")
             return False
-        self._ticked(self.monitor.take(inference, self._clock()))
+        self._generated(taken, inference.generation)
+        shadow = isinstance(taken, Exchange) and taken.shadow
+        if self.feed_pairs is not None:
+            self.feed_pairs(inference, shadow)
+        if shadow:  # a copy's rows have been taken in once
+            return True
+        weighed = self._weighed(taken, inference)
+        if weighed is not None:
+            self._ticked(self.monitor.take(weighed, self._clock()))
         return True
+
+    def _weighed(self, taken: Exchange | Inference, inference: Inference) -> Inference | None:
+        """With the weight that its rows have, now that they are known; None: no rule wants it."""
+        if self.sampler.plain:
+            return inference
+        schema = self.monitor.schema_learner.schema
+        counts = self.sampler.weigh(taken, inference, schema)
+        if counts is None:
+            return None
+        return replace(inference, weight=counts.weight, uniform=counts.uniform)
+
+    def _generated(self, taken: Exchange | Inference, generation: Generation | None) -> None:
+        """Tokens and times count of answers that are not whole as well, and of copies."""
+        if generation is None or isinstance(taken, Inference):
+            return
+        weight = self.sampler.stands_for(taken)
+        if weight > 0.0:
+            self.generations.take(replace(generation, weight=weight))
 
     def advance(self) -> None:
         """Close the ticks whose time is over, and let go of what waited too long."""

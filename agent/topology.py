@@ -34,7 +34,7 @@ from agent.intake import Intake
 from agent.labels import Joined, LabelStore
 from agent.monitor import Tick
 from agent.resources import AgentResources, ServerResources
-from agent.sampling import edge_keeps
+from agent.sampling_rates import SamplingRates, memory_bytes
 from agent.source_status import Counted, TapLosses, source_status
 from agent.source_tasks import SourceTasks
 from agent.sources.opening import open_sources
@@ -46,6 +46,7 @@ from detectors import Reading, Reference
 log = structlog.get_logger("remora.analysis")
 
 TICK_EVERY_S = 0.5
+SAMPLING_EVERY_S = 1.0
 HISTORY_EVERY_S = 5.0
 SALT_BYTES = 16
 # A loop that fails at every turn says so now and then, not twice a second.
@@ -71,10 +72,19 @@ class Agent:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _locked(state_dir)
         workers = 0 if config.proxy is None else config.proxy.workers
-        self.totals = EdgeTotals(workers=workers or 1)
+        routes = () if config.proxy is None else config.proxy.routes
+        self.totals = EdgeTotals(
+            workers=workers or 1, routes=tuple((route.name, route.pattern) for route in routes)
+        )
         self.tap_losses = TapLosses()
         self.upstream = UpstreamWatch()
-        self._salt = _salt(state_dir / "sampling.salt")
+        self.sampling = SamplingRates(
+            config.sampling,
+            salt=_salt(state_dir / "sampling.salt"),
+            tick_s=config.detect.tick_s,
+            rows=lambda: self.intake.monitor.rows_total,
+            memory=lambda: memory_bytes(self.agent_resources.read()),
+        )
         self.intake = Intake(
             config,
             stable=stable_version,
@@ -84,10 +94,11 @@ class Agent:
                 ttl_s=config.labels.ttl_s,
                 pending_s=config.labels.pending_s,
                 rows_max=config.labels.rows_max,
-                was_kept=self._was_kept,
+                was_kept=self.sampling.was_kept,
             ),
             on_tick=self._on_tick,
             on_labelled=self._on_labelled,
+            sampler=self.sampling.sampler,
         )
         self.capture = _capture(config)
         self.concept = self._concept_child() if config.detect.concept.adwin else None
@@ -112,12 +123,14 @@ class Agent:
                 generation=self.controller.on_generation,
                 lost=self._channel_lost,
                 source=self.tap_losses.take,
+                calls=self.totals.calls,
             ),
             workers=workers,
-            rate=config.sampling.rate,
-            salt=self._salt,
+            sampling=lambda: self.sampling.order,
             headers=() if client_key is None else (client_key,),
         )
+        self.sampling.tell = lambda order: self.channels.send_sampling()
+        self.sampling.found = self.intake.monitor.findings.append
         self.view = AgentView(self)
         self.sources = SourceTasks((), self.intake.take)
         self._tell_supervisor = tell_supervisor
@@ -154,6 +167,7 @@ class Agent:
         self.sources.start()
         self._tasks = [
             self._every(lambda: TICK_EVERY_S, self._tick),
+            self._every(lambda: SAMPLING_EVERY_S, self._govern),
             self._every(lambda: HISTORY_EVERY_S, self._note_history),
             self._every(lambda: self.config.resources.interval_s, self._measure_resources),
             self._every(lambda: self.config.state.snapshot_s, self._save),
@@ -186,10 +200,6 @@ class Agent:
 
     async def _flush(self) -> None:
         self.intake.flush()
-
-    def _was_kept(self, id: str) -> bool:
-        """Whether the edge keeps a request of that id: the same hash, the same answer."""
-        return edge_keeps(id, rate=self.config.sampling.rate, salt=self._salt)
 
     def _concept_child(self) -> ConceptChild:
         """ADWIN in a process of its own; it sees what the built-in detector sees."""
@@ -229,6 +239,7 @@ class Agent:
     def _on_counters(self, worker: int, counters: EdgeCounters) -> None:
         self.totals.take(counters, worker=worker)
         self.upstream.look(self.totals)
+        self.sampling.take_counters(counters)
 
     def source_status(self) -> list[dict[str, Any]]:
         """Each source: its state, why it does not run, how complete it is, and what it lost."""
@@ -262,6 +273,9 @@ class Agent:
         self.intake.advance()
         await self.controller.tick()
 
+    async def _govern(self) -> None:
+        self.sampling.step()
+
     async def _note_history(self) -> None:
         self.view.note(time.time())
 
@@ -278,6 +292,7 @@ class Agent:
                     "monitor": self.intake.monitor.state(),
                     "view": self.view.state(),
                     "totals": self.totals.state(),
+                    "sampling": self.sampling.state(),
                 },
                 now=self._snapshot_at,
             )
@@ -290,6 +305,7 @@ class Agent:
             self.intake.monitor.restore(state["monitor"])
             self.view.restore(state["view"])
             self.totals.restore(state.get("totals", {"start_id": ""}))
+            self.sampling.restore(state.get("sampling", {"scale": 1.0, "why": "none"}))
         except (KeyError, TypeError, ValueError) as error:
             log.error("snapshot not used, detectors start anew", error=repr(error))
 
@@ -307,7 +323,7 @@ class Agent:
     def reconfigure(self, config: Config) -> None:
         """A reload: the supervisor has already left everything else as it was."""
         self.config = config
-        self.channels.send_sampling(config.sampling.rate)
+        self.sampling.reconfigure(config.sampling)
         self.view.forget_exported()
         if self.capture is not None:
             self.capture.limit(

@@ -17,13 +17,14 @@ from agent.sampling import edge_keeps
 from agent.topology import Agent, infinite_cells
 
 
-def an_agent(directory: Path, told: list[dict[str, Any]]) -> Agent:
+def an_agent(directory: Path, told: list[dict[str, Any]], **overrides: Any) -> Agent:
     config = load_config(
         None,
         environ={},
         overrides={
             "sources.0.upstream": "http://127.0.0.1:9",
             "state.dir": str(directory / "state"),
+            **{name.replace("__", "."): value for name, value in overrides.items()},
         },
     )
     return Agent(
@@ -57,11 +58,10 @@ async def test_two_agents_do_not_share_a_directory(tmp_path: Path) -> None:
 async def test_a_label_of_a_request_that_the_edge_did_not_keep_does_not_wait(
     tmp_path: Path,
 ) -> None:
-    agent = an_agent(tmp_path, [])
+    agent = an_agent(tmp_path, [], sampling__rate=0.5)
     ids = [f"request-{number}" for number in range(40)]
-    half = agent.config.sampling.model_copy(update={"rate": 0.5})
-    agent.config = agent.config.model_copy(update={"sampling": half})
-    kept = [edge_keeps(id, rate=0.5, salt=agent._salt) for id in ids]
+    salt = agent.sampling.order.salt
+    kept = [edge_keeps(id, rate=0.5, salt=salt) for id in ids]
     assert 0 < sum(kept) < len(ids)
     counts = agent.intake.take_labels([Label(request_id=id, label="yes") for id in ids])
     assert counts is not None

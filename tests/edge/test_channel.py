@@ -197,6 +197,7 @@ async def test_what_was_sent_before_reading_began_arrives() -> None:
         frames += decoder.feed(await asyncio.get_running_loop().sock_recv(ours, 65_536))
     assert [kind for kind, _ in frames] == [channel.ROUTE, channel.SAMPLING]
     assert json.loads(frames[0][1])["candidate"] is None
-    assert json.loads(frames[1][1]) == {"rate": 0.5, "salt": "01"}
+    told = json.loads(frames[1][1])
+    assert (told["rate"], told["salt"], told["errors"]) == (0.5, "01", 0.0)
     ours.close()
     await reading
