@@ -10,6 +10,7 @@ from agent.generation_totals import Times
 from agent.scrape import Row, ScrapeInput, family
 from exporters.prometheus import Family, Histogram
 
+_SLACK = 1e-6  # ten weights of 1.3 add up to a little less than 13
 _WEIGHTED = "Weighted by inverse probability when sampled."
 
 
@@ -75,6 +76,6 @@ def _histogram(times: Times) -> Histogram:
 
     It is the running sums that are rounded, so that none of them ever falls.
     """
-    running = [int(count) for count in accumulate(times.counts)]
+    running = [int(count + _SLACK) for count in accumulate(times.counts)]
     counts = tuple(now - before for before, now in pairwise((0, *running)))
     return Histogram(bounds=times.bounds_s, counts=counts, sum=times.sum_s)
