@@ -17,6 +17,7 @@ from agent.inference import Inference, Outputs, Rows, identify
 from agent.sampling import kept
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_ASKING = frozenset({"POST", "PUT"})  # PUT is what `curl -T image.jpg` sends to TorchServe
 _INTEGER_DIGITS_MAX = 18  # fits 64 bits whatever the sign
 # The binary tensor extension of Open Inference: JSON first, raw tensors after it.
 BINARY_TENSORS_HEADER = "inference-header-content-length"
@@ -28,7 +29,7 @@ def require_answered(exchange: Exchange) -> None:
     Raises:
         DecodeError: not_an_inference, incomplete_exchange, error_status, body_truncated.
     """
-    if exchange.method != "POST":
+    if exchange.method not in _ASKING:
         raise DecodeError(DecodeReason.NOT_AN_INFERENCE, f"{exchange.method} asks no model")
     if exchange.outcome != "ok" or exchange.status == 0:
         raise DecodeError(DecodeReason.INCOMPLETE_EXCHANGE, f"it ended as {exchange.outcome}")

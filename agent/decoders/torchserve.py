@@ -1,4 +1,4 @@
-"""TorchServe: `POST /predictions/<model>[/<version>]`, one row in whatever form its handler takes.
+"""TorchServe: `POST` or `PUT /predictions/<model>[/<version>]`, a row in the form of its handler.
 
 TorchServe puts requests together into batches itself, so a request is one row unless its JSON
 plainly holds several. Images and other binaries, and texts, are described, not kept. Do not read
@@ -13,12 +13,14 @@ import orjson
 from agent.decoders.answers import Entries, outputs_of
 from agent.decoders.body import concluded, parsed, require_answered, unpacked
 from agent.decoders.decoder import DecodeError, DecodeLimits, DecodeReason, DecoderSettings
+from agent.decoders.images import image_kind
 from agent.decoders.opaque import binary_table, text_table
 from agent.decoders.tabular import Table, require_names, table, table_of_columns
 from agent.exchange import Exchange
 from agent.inference import Inference
 
 _PATH = re.compile(r"/predictions/[^/]+(/[^/]+)?/?$")
+_BOUNDARY = re.compile(r"boundary=\"?(?P<boundary>[A-Za-z0-9'()+_,./:=?-]{1,70})")
 _FORMS = ("instances", "inputs", "data", "body")
 _ROUNDING = 1e-3  # probabilities of the best few classes add up to at most one, nearly
 
@@ -49,19 +51,31 @@ class TorchServe:
 
 def _asked(exchange: Exchange, limits: DecodeLimits) -> Table:
     body = unpacked(exchange.request_body, exchange.request_headers, limits)
-    kind = exchange.request_headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = exchange.request_headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        kind, body = "", _only_part(content_type, body)
     if not body:
         raise DecodeError(DecodeReason.EMPTY_BATCH, "an empty request")
-    if kind == "multipart/form-data":
-        raise DecodeError(DecodeReason.UNSUPPORTED_ENCODING, "a form of several parts")
     if kind == "application/json" or body.lstrip()[:1] in (b"{", b"["):
         return _json_table(parsed(body, limits), limits)
-    if kind in ("", "application/x-www-form-urlencoded") or kind.startswith("text/"):
-        # curl says form-urlencoded of everything that it is not told about.
-        text = _text(body)
-        if text is not None:
-            return text_table("text", [text])
-    return binary_table("image" if kind.startswith("image/") else "data", [body])
+    # What clients call it says little: curl calls everything a form, or nothing at all.
+    if image_kind(body) is not None:
+        return binary_table("image", [body])
+    text = _text(body)
+    return binary_table("data", [body]) if text is None else text_table("text", [text])
+
+
+def _only_part(content_type: str, body: bytes) -> bytes:
+    """The content of a form that holds one file or field, as `curl -F data=@file` sends it."""
+    found = _BOUNDARY.search(content_type)
+    if found is None:
+        raise DecodeError(DecodeReason.UNSUPPORTED_ENCODING, "a form without a boundary")
+    mark = b"--" + found["boundary"].encode()
+    parts = body.split(mark, 3)
+    if len(parts) != 3 or not parts[2].startswith(b"--"):
+        raise DecodeError(DecodeReason.UNSUPPORTED_ENCODING, "a form of several parts")
+    return parts[1].partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
 
 
 def _text(body: bytes) -> str | None:
@@ -96,10 +110,10 @@ def _one_row(asked: Any, limits: DecodeLimits) -> Table:
 
 
 def _said(exchange: Exchange, limits: DecodeLimits) -> Any:
-    """The answer as JSON where it is JSON, whatever it is called; else as text."""
+    """The answer as JSON where it looks like it, because most come without any type; else text."""
     body = unpacked(exchange.response_body, exchange.response_headers, limits)
     kind = exchange.response_headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in ("", "application/json") or body.lstrip()[:1] in (b"{", b"["):
+    if kind == "application/json" or body.lstrip()[:1] in (b"{", b"["):
         said = parsed(body, limits)
     else:
         said = _scalar(body)

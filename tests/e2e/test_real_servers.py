@@ -11,16 +11,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.house import Agent, free_ports, until
-from tests.e2e.test_real_servers_decode import (
-    NAMES,
-    TRAIN,
-    TRAIN_MLFLOW,
-    TRAIN_MLSERVER,
-    environment,
-    server,
-    tensor,
-    train,
-)
+from tests.e2e.serving import environment, run_program, server, tensor
+from tests.e2e.test_real_servers_decode import NAMES, TRAIN, TRAIN_MLFLOW, TRAIN_MLSERVER
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
@@ -120,7 +112,7 @@ async def test_mlserver(
     home = tmp_path / "server"
     home.mkdir()
     env = environment(home, bin_folder)
-    await asyncio.to_thread(train, bin_folder, TRAIN + TRAIN_MLSERVER, home, env)
+    await asyncio.to_thread(run_program, bin_folder, TRAIN + TRAIN_MLSERVER, home, env)
     port, grpc, metrics = free_ports(3)
     ports = {"http_port": port, "grpc_port": grpc, "metrics_port": metrics}
     text = json.dumps({"host": "127.0.0.1", "parallel_workers": 0, **ports})
@@ -141,7 +133,7 @@ async def test_mlflow(
     home = tmp_path / "server"
     home.mkdir()
     env = environment(home, bin_folder)
-    await asyncio.to_thread(train, bin_folder, TRAIN + TRAIN_MLFLOW, home, env)
+    await asyncio.to_thread(run_program, bin_folder, TRAIN + TRAIN_MLFLOW, home, env)
     (port,) = free_ports(1)
     argv = [str(bin_folder / "mlflow"), "models", "serve", "-m", str(home / "iris")]
     argv += ["--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
