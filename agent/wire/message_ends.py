@@ -12,8 +12,10 @@ HEAD_BYTES_MAX: Final = 65_536
 # Length: until the connection ends.
 UNTIL_CLOSE: Final = -1
 
+# Only methods that are known: the rest of a cut first line would pass for another token.
 _REQUEST_START = re.compile(
-    rb"(?:\r\n){0,2}[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} [!-~]+ HTTP/1\.[01]\r\n"
+    rb"(?:\r\n){0,2}(?:POST|GET|PUT|HEAD|PATCH|DELETE|OPTIONS|CONNECT|TRACE)"
+    rb" [!-~]+ HTTP/1\.[01]\r\n"
 )
 _RESPONSE_START = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?=[ \r])")
 _HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n"

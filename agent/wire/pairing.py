@@ -26,7 +26,7 @@ OK, CLIENT_DISCONNECT, UPSTREAM_UNREACHABLE = range(3)
 # Requests on their way at once on one connection. Nobody pipelines this deep in earnest.
 PIPELINED_MAX: Final = 64
 
-_HEAD, _SIZED, _CHUNKED, _CLOSE, _DEAF = range(5)
+_HEAD, _SIZED, _CHUNKED, _CLOSE = range(4)
 _BODILESS: Final = frozenset({204, 304})
 _SPECIAL: Final = frozenset({b"HEAD", b"CONNECT"})  # whose answers end differently
 _NONE: Final[tuple["Pair", ...]] = ()
@@ -184,6 +184,8 @@ class Conversation:
 
     def request(self, data: bytes, at: float) -> Sequence[Pair]:
         """Bytes from the client."""
+        if self.deaf:
+            return _NONE
         side = self._request
         if side.mode == _HEAD and not side.held and self._whole_request(data, at):
             return _NONE
@@ -279,6 +281,8 @@ class Conversation:
 
     def response(self, data: bytes, at: float) -> Sequence[Pair]:
         """Bytes from the server."""
+        if self.deaf:
+            return _NONE
         side = self._response
         if side.mode == _HEAD and not side.held and len(self._pending) == 1:
             pair = self._whole_response(data, at)

@@ -51,7 +51,7 @@ class Stream:
 class Flow:
     """One connection: two streams, and the conversation that they carry."""
 
-    __slots__ = ("client", "conversation", "key", "last_at", "owed", "server")
+    __slots__ = ("client", "conversation", "key", "last_at", "owed", "owed_at", "server")
 
     def __init__(self, key: bytes, observer: Observer) -> None:
         self.key = key  # of the direction from the client
@@ -62,6 +62,7 @@ class Flow:
         self.server.other = self.client
         self.last_at = 0.0
         self.owed = 0  # answers that may still come, to pairs that were given up and counted
+        self.owed_at = _UNKNOWN  # where in the server's stream they begin
 
 
 class Flows:
@@ -75,7 +76,7 @@ class Flows:
         self._flows_max = flows_max
         self._idle_s = idle_s
         self._streams: dict[bytes, Stream] = {}
-        self._stash_bytes = 0
+        self.stashed_bytes = 0  # of all flows
         self._mending = False
         self.seen: Counter[str] = Counter()  # what was noticed and is no loss
 
@@ -141,6 +142,8 @@ class Flows:
         # The receiver has bytes that never passed here: no use in waiting for them.
         if flags & ACK and _after(ack, stream.other.next_seq):
             pairs += self._gap(flow)
+        elif data and stream.from_client and flags & ACK:
+            self._anchored(stream, ack)
         if stream.next_seq == _UNKNOWN and not self._joined(stream, seq, ack, data):
             if flags & FIN:
                 self._ended(stream, at)
@@ -160,6 +163,7 @@ class Flows:
         if stream.from_client or stream.next_seq != _UNKNOWN:
             self._forget_stashes(flow)
             flow.owed = 0
+            flow.owed_at = _UNKNOWN
             if flow.conversation.busy:
                 flow.conversation.lost("unended")
             flow.conversation = Conversation(self._observer)
@@ -169,24 +173,30 @@ class Flows:
         if flags & ACK:
             stream.other.next_seq = ack
 
+    def _anchored(self, stream: Stream, ack: int) -> None:
+        """The server's handshake was missed: only now is it known where its answers begin."""
+        if stream.next_seq == _UNKNOWN or stream.other.next_seq != _UNKNOWN:
+            return
+        stream.other.next_seq = ack
+        if stream.flow.conversation.busy:
+            stream.flow.owed = stream.flow.conversation.lost("gap")
+
     def _joined(self, stream: Stream, seq: int, ack: int, data: bytes) -> bool:
         """Finding the way in, in the middle of a connection: only a request's beginning is one."""
         flow = stream.flow
         if not stream.from_client:
-            if stream.other.next_seq != _UNKNOWN and ack == stream.other.next_seq:
-                stream.next_seq = seq  # its SYN was missed, but nothing of what counts
-                return True
             if starts_response(data):
                 if flow.owed:
                     flow.owed -= 1
                 else:
                     self._observer.drop("unmatched")
             return False
-        if not starts_request(data):
-            return False
+        if not starts_request(data) or ack == flow.owed_at:
+            return False  # if the server has sent nothing since, its next answer is for another
         stream.next_seq = seq
         stream.other.next_seq = ack
         flow.owed = 0
+        flow.owed_at = _UNKNOWN
         self.seen["joined"] += 1
         return True
 
@@ -227,12 +237,12 @@ class Flows:
         if (
             len(stream.stash) >= STASH_SEGMENTS_MAX
             or stream.stash_bytes + size > STASH_BYTES_MAX
-            or self._stash_bytes + size > STASH_TOTAL_BYTES_MAX
+            or self.stashed_bytes + size > STASH_TOTAL_BYTES_MAX
         ):
             return self._gap(stream.flow)
         stream.stash.append(segment)
         stream.stash_bytes += size
-        self._stash_bytes += size
+        self.stashed_bytes += size
         self.seen["out_of_order"] += 1
         return []
 
@@ -242,7 +252,7 @@ class Flows:
             if not _after(segment[0], stream.next_seq):
                 del stream.stash[index]
                 stream.stash_bytes -= len(segment[3])
-                self._stash_bytes -= len(segment[3])
+                self.stashed_bytes -= len(segment[3])
                 return segment
         return None
 
@@ -256,6 +266,7 @@ class Flows:
         )
         self._forget_stashes(flow)
         flow.owed = flow.conversation.lost("gap")
+        flow.owed_at = flow.server.next_seq
         flow.client.next_seq = flow.server.next_seq = _UNKNOWN
         pairs: list[Pair] = []
         if self._mending:
@@ -300,7 +311,7 @@ class Flows:
 
     def _forget_stashes(self, flow: Flow) -> None:
         for stream in (flow.client, flow.server):
-            self._stash_bytes -= stream.stash_bytes
+            self.stashed_bytes -= stream.stash_bytes
             stream.stash = []
             stream.stash_bytes = 0
 
