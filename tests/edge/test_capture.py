@@ -7,6 +7,10 @@ import pytest
 
 from agent.edge import channel
 from agent.edge.capture import Capture
+from agent.edge.capture_cost import TIMED_CALLS, trimmed_mean
+from agent.edge.counters import Counters
+from agent.edge.draw import DRAWS, draw
+from agent.edge.settings import EdgeSettings
 from tests.edge.house import OK, House, Peer, Server
 
 POST = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
@@ -278,3 +282,135 @@ async def test_connections_leave_no_cycles_behind(house: House) -> None:
         assert sum(type(found) is Client for found in gc.get_objects()) <= 2
     finally:
         gc.enable()
+
+
+# Strategies beyond the uniform rate.
+
+
+ERROR = b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno"
+
+
+async def ask(client: Peer, upstream: Server, id: bytes, answer: bytes) -> None:
+    request = POST.replace(b"Host: a", b"Host: a\r\nx-request-id: " + id)
+    await client.send(request)
+    server = upstream.peers[-1] if upstream.peers else await upstream.accept()
+    await server.exactly(len(request))
+    await server.send(answer)
+    await client.until(answer[-2:])
+
+
+async def test_what_failed_is_kept_though_nothing_else_is(house: House) -> None:
+    upstream = house.upstream()
+    edge = await house.start(upstream, sampling_rate=0.0)
+    analysis = house.analysis()
+    analysis.channel.send_sampling(rate=0.0, salt=b"s", errors=1.0, error_codes=["5xx"])
+    await house.until(lambda: edge.capture.on)
+    client = await house.client()
+    for number in range(20):
+        await ask(client, upstream, b"fine-%d" % number, OK)
+    await ask(client, upstream, b"bad", ERROR)
+    exchange = await analysis.exchange()
+    assert (exchange.id, exchange.status, exchange.request_body) == ("bad", 500, b"hello")
+    assert (exchange.weight, exchange.uniform) == (1.0, False)
+    assert exchange.draw > 0.0
+    assert (edge.counters.kept, edge.capture.held_bytes) == (1, 0)
+
+
+async def test_an_answer_that_came_in_pieces_is_judged_by_its_status(house: House) -> None:
+    upstream = house.upstream()
+    edge = await house.start(upstream)
+    analysis = house.analysis()
+    edge.capture.set_sampling(rate=0.0, salt=b"s", errors=1.0, error_codes=["5xx"])
+    client = await house.client()
+    await client.send(POST)
+    server = await upstream.accept()
+    await server.exactly(len(POST))
+    await server.send(b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n")
+    await client.until(b"no\r\n")
+    await server.send(b"0\r\n\r\n")
+    assert (await analysis.exchange()).response_body == b"no"
+    await talk(client, upstream)
+    assert (edge.counters.kept, edge.capture.held_bytes) == (1, 0)
+
+
+async def test_a_server_that_is_gone_is_a_failure_as_well(house: House) -> None:
+    upstream = house.upstream()
+    edge = await house.start(upstream)
+    analysis = house.analysis()
+    codes = ["5xx", "upstream_unreachable"]
+    edge.capture.set_sampling(rate=0.0, salt=b"s", errors=1.0, error_codes=codes)
+    client = await house.client()
+    await client.send(POST)
+    server = await upstream.accept()
+    await server.until(b"hello")
+    server.close()
+    await client.head()
+    exchange = await analysis.exchange()
+    assert (exchange.outcome, exchange.uniform) == ("upstream_unreachable", False)
+
+
+async def test_each_rule_compares_its_rate_with_the_same_draw(house: House) -> None:
+    upstream = house.upstream()
+    edge = await house.start(upstream)
+    salt = b"s"
+    rates = {"rate": 0.1, "also": 0.4, "errors": 0.8}
+    edge.capture.set_sampling(salt=salt, error_codes=["5xx"], **rates)
+    house.analysis()
+    sent: list[channel.ExchangeRecord] = []
+
+    def put(parts: list[bytes], size: int) -> None:
+        sent.append(channel.decode_exchange(b"".join(parts)[channel.FRAME_HEAD_BYTES :]))
+
+    edge.outbox.put = put  # type: ignore[method-assign]
+    for number in range(2_000):
+        id = b"id-%d" % number
+        u = draw(id, salt) / DRAWS
+        for code, rate in ((1, 0.4), (4, 0.8)):
+            sent.clear()
+            tape = edge.capture.begin(id, b"")
+            assert (tape is not None) == (u < 0.8)
+            if tape is None:
+                continue
+            edge.capture.keep(tape, 0, b"1", id, 0, 0, 0.0, None, 0.0, False, code)
+            assert bool(sent) == (u < rate)
+            for record in sent:
+                assert record.draw / DRAWS == u
+                assert record.uniform == (u < 0.1)
+                assert record.weight == 1 / rate
+    assert edge.capture.held_bytes == 0
+
+
+async def test_what_capturing_costs_is_measured_by_the_calls_after_a_snapshot(
+    house: House,
+) -> None:
+    upstream = house.upstream()
+    edge = await house.start(upstream, sampling_rate=1.0)
+    analysis = house.analysis()
+    edge.outbox.send_counters()
+    client = await house.client()
+    await talk(client, upstream, times=TIMED_CALLS + 20)
+    assert edge.capture.begin == edge.capture._begin
+    assert edge.capture.keep == edge.capture._keep
+    while (snapshot := await analysis.snapshot()).kept <= TIMED_CALLS:
+        edge.outbox.send_counters()
+    assert 0.0 < snapshot.capture_s < 1.0
+
+
+def test_nothing_is_reckoned_for_requests_that_nobody_looked_at() -> None:
+    settings = EdgeSettings.of({"sampling_salt": "00"})
+    capture = Capture(settings, Counters(()), outbox=None)  # type: ignore[arg-type]
+    cost = capture.cost
+    assert cost.total_s(requests=0, kept=0, sent_s=0.0) == 0.0
+    for number in range(TIMED_CALLS):
+        capture.begin(b"%d" % number)
+    whole = cost.total_s(requests=1_000, kept=0, sent_s=0.5) - 0.5
+    assert 0.0 < whole < 0.1
+    capture.set_sampling(rate=0.0, salt=b"s")
+    assert cost.total_s(requests=9_000, kept=0, sent_s=0.5) == whole + 0.5
+    capture.set_sampling(rate=1.0, salt=b"s")
+    assert cost.total_s(requests=10_000, kept=0, sent_s=0.5) == pytest.approx(2 * whole + 0.5)
+
+
+def test_interrupted_calls_are_left_out_of_the_mean() -> None:
+    assert trimmed_mean([2e-6] * 40 + [5e-3]) == pytest.approx(2e-6)
+    assert trimmed_mean([0.0, 0.0, 1.0]) == 0.0
