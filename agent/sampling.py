@@ -222,12 +222,9 @@ class Sampler:
         code = code_of(exchange)
         if not code:
             return
-        u, limit = self._drawn(exchange)
-        rate = min(max(self.rates.uniform, self._error_rate(exchange)), limit)
-        if u < 0.0:
-            self.tally.add(code, kept(exchange).weight)
-        elif u < rate:
-            self.tally.add(code, 1.0 / rate)
+        weight = self.stands_for(exchange)
+        if weight > 0.0:
+            self.tally.add(code, weight)
 
     def stands_for(self, exchange: Exchange) -> float:
         """For how many it counts whatever its rows are; 0: only a class or segment kept it."""
