@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from agent.config import PushSource
 from agent.exchange import Exchange
 from agent.inference import Inference
 from agent.sources.push import Push
+from agent.sources.push_door import Room
 from agent.sources.sampler import Sampler
 
 WAIT_S = 30.0
@@ -24,9 +26,19 @@ class Taking:
     def __init__(self) -> None:
         self.taken: list[Exchange | Inference] = []
         self.labels: list[tuple[bytes, str]] = []
+        self._more = asyncio.Event()
+        self.room: Room | None = None
+        self.room_max = 0  # the most that was seen taken of it
+        self.work_s = 0.0  # how long analysis is busy with each, as arithmetic and not as sleep
 
     def emit(self, taken: Exchange | Inference, /) -> bool:
+        if self.room is not None:
+            self.room_max = max(self.room_max, self.room.bytes)
+        until = time.monotonic() + self.work_s
+        while time.monotonic() < until:
+            pass
         self.taken.append(taken)
+        self._more.set()
         return True
 
     async def take_labels(self, body: bytes, content_type: str) -> dict[str, Any]:
@@ -45,7 +57,8 @@ class Taking:
         """Until so much was taken."""
         async with asyncio.timeout(WAIT_S):
             while len(self.taken) < count:
-                await asyncio.sleep(0.005)
+                self._more.clear()
+                await self._more.wait()
 
 
 class Client:
@@ -75,6 +88,7 @@ async def pushing(*, sampler: Sampler | None = None, **keys: Any) -> AsyncIterat
         listener.bind(("127.0.0.1", 0))
         listener.listen(100)
         push = Push(source, listener=listener, take_labels=taking.take_labels, sampler=sampler)
+        taking.room = push._room
         running = asyncio.get_running_loop().create_task(push.run(taking.emit))
         client = Client(int(listener.getsockname()[1]), push, taking)
         try:
