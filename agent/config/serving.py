@@ -68,6 +68,9 @@ class ProtocolConfig(Section):
     name: Literal[
         "auto",
         "open_inference",
+        "open_inference_grpc",
+        "tf_serving_grpc",
+        "torchserve_grpc",
         "chat",
         "generate",
         "embeddings",

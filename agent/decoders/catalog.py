@@ -9,6 +9,9 @@ from agent.decoders.chat import Chat
 from agent.decoders.decoder import Decoder, DecoderSettings, SettingsError
 from agent.decoders.embeddings import Embeddings
 from agent.decoders.generate import Generate
+from agent.decoders.grpc_open_inference import GrpcOpenInference
+from agent.decoders.grpc_tf_serving import GrpcTfServing
+from agent.decoders.grpc_torchserve import GrpcTorchServe
 from agent.decoders.json_path import JsonPath
 from agent.decoders.kserve_v1 import KServeV1
 from agent.decoders.mlflow import MlflowInvocations
@@ -19,6 +22,10 @@ from agent.decoders.torchserve import TorchServe
 
 CATALOG: Mapping[str, Callable[[DecoderSettings], Decoder]] = {
     OpenInference.name: OpenInference,
+    # Over gRPC the path says which of them it is.
+    GrpcOpenInference.name: GrpcOpenInference,
+    GrpcTfServing.name: GrpcTfServing,
+    GrpcTorchServe.name: GrpcTorchServe,
     Chat.name: Chat,  # before MLflow, which passes chats through under its own path
     Generate.name: Generate,
     Embeddings.name: Embeddings,

@@ -19,6 +19,7 @@ class DecodeReason(StrEnum):
 
     NOT_JSON = "not_json"
     NOT_CSV = "not_csv"
+    NOT_PROTOBUF = "not_protobuf"
     NOT_AN_INFERENCE = "not_an_inference"
     WRONG_TYPE = "wrong_type"
     RAGGED_ROWS = "ragged_rows"
@@ -45,6 +46,8 @@ REMEDY: Mapping[DecodeReason, str] = {
     "the model server most likely refused it too.",
     DecodeReason.NOT_CSV: "A text/csv body has no header, or its rows cannot be told apart. "
     "Send a header line and quote fields that hold commas.",
+    DecodeReason.NOT_PROTOBUF: "A gRPC message is none of the kind that its method takes. Look at "
+    "what this client sends; the model server most likely refused it too.",
     DecodeReason.NOT_AN_INFERENCE: "Whole and well-formed, but no question to a model with its "
     "answer: health probes, metadata, other endpoints. Nothing to do unless predictions are "
     "missing; then set `protocol`.",
