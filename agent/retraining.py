@@ -19,7 +19,7 @@ from agent.policy_wiring import policy, quality_of
 from agent.run_work import RunWork, Submit
 from agent.training_data import TrainingData
 from agent.version_watch import VersionWatch
-from agent.webhook_wiring import callback_root, guarded_client, targets
+from agent.webhook_wiring import callback_root, guard, guarded_client, targets
 from detectors import Reading
 from retrain.decision import Action, Because, Decision, Finding
 from retrain.ledger import Ledger, LedgerError
@@ -145,8 +145,10 @@ class Retraining:
         await self._client.aclose()
 
     def reconfigure(self, config: Config) -> None:
-        """Triggers, cooldown, budget and targets change at once; networks at the next start."""
+        """Triggers, cooldown, budget, targets and who may be called change at once."""
         self._config = config
+        self._client.allow(guard(config), timeout_s=config.webhooks.timeout_s)
+        self.delivery.timeout_s = config.webhooks.timeout_s
         self._policy = policy(config, self._role)
         try:
             fresh = targets(config, self._callback_root)

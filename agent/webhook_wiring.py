@@ -6,11 +6,9 @@ Secrets are read here and handed on; nothing here logs or keeps them.
 import ipaddress
 from pathlib import Path
 
-import httpx
-
 from agent.config import Config, WebhookTarget
 from retrain.webhooks.fetch import allowed_ports
-from retrain.webhooks.guard import Guard
+from retrain.webhooks.guard import Guard, GuardedClient
 from retrain.webhooks.guard import guarded_client as guard_client
 from retrain.webhooks.sign import generate_secret, read_secret, read_secrets
 from retrain.webhooks.targets.catalog import TargetSettings, make_target
@@ -55,12 +53,16 @@ def _settings(target: WebhookTarget) -> TargetSettings:
     )
 
 
-def guarded_client(config: Config) -> httpx.AsyncClient:
+def guarded_client(config: Config) -> GuardedClient:
     """The only client that leaves this machine: every address is judged before it is called."""
-    guard = Guard(
+    return guard_client(guard(config), timeout_s=config.webhooks.timeout_s)
+
+
+def guard(config: Config) -> Guard:
+    """Who may be called."""
+    return Guard(
         allow_cidrs=tuple(ipaddress.ip_network(cidr) for cidr in config.webhooks.allow_cidrs),
         allow_http=config.webhooks.allow_http,
         # Artifacts are fetched with the same client, from hosts that name their port.
         ports=frozenset(config.webhooks.ports) | allowed_ports(config.retrain.artifact_hosts),
     )
-    return guard_client(guard, timeout_s=config.webhooks.timeout_s)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 # Flag ▶ key of the configuration.
 FLAGS = {
-    "upstream": "sources.0.upstream",
-    "listen": "sources.0.listen",
+    "upstream": "sources.proxy.upstream",
+    "listen": "sources.proxy.listen",
     "admin": "admin.listen",
     "reference": "reference.path",
     "model": "model.name",

@@ -223,6 +223,10 @@ def notices(config: "Config") -> Iterator[Finding]:
         yield ("retrain", "via"), "is none: triggers are recorded and nobody is asked to retrain"
     if config.sampling.rate == 0:
         yield ("sampling", "rate"), "is 0: traffic is relayed and nothing is looked at"
+    tap, proxy = config.tap, config.proxy
+    if tap is not None and proxy is not None and proxy.upstream_address.port == tap.port:
+        message = "is where the proxy sends requests: they are seen twice, leave one out"
+        yield ("sources", config.sources.index(tap), "port"), message
     for trigger in config.triggers:
         if isinstance(trigger, QualityTrigger) and config.sampling.rate == 0:
             yield ("sampling", "rate"), f"is 0: the trigger {trigger.name} never sees a label"

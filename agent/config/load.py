@@ -44,7 +44,8 @@ def load_config(
     ----------
     path: the YAML file; None for defaults.
     environ: the environment, of which REMORA_SECTION__KEY count.
-    overrides: dotted key ▶ value, from the command line; None values do not count.
+    overrides: dotted key ▶ value, from the command line; None values do not count. The proxy
+        among the sources is `sources.proxy`, wherever it stands.
 
     Raises ConfigError with every problem found.
     """
@@ -161,8 +162,19 @@ class _Sources:
         for key, value in overrides.items():
             if value is not None:
                 parts = key.split(".")
+                if parts[:2] == ["sources", "proxy"]:
+                    parts[1] = str(self._place_of_proxy())
                 path: KeyPath = tuple(int(p) if p.isdigit() else p for p in parts)
                 self._set(path, value, "command line")
+
+    def _place_of_proxy(self) -> int:
+        """Which of the sources is the proxy; where there is none, one is added at the end."""
+        listed = self.data.get("sources")
+        sources = listed if isinstance(listed, list) else []
+        for place, source in enumerate(sources):
+            if isinstance(source, Mapping) and source.get("kind") in (None, "proxy"):
+                return place
+        return len(sources)
 
     def _set(self, path: KeyPath, value: object, origin: str) -> None:
         holder: Any = self.data

@@ -58,7 +58,7 @@ class Delivery:
         self._outbox = outbox
         self._targets = targets
         self._client = client
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._settled = settled
         self._clock = clock
         self._jitter = jitter
@@ -136,10 +136,10 @@ class Delivery:
     async def _receipt(self, target: Target, message: Message) -> Receipt:
         """What this attempt came to. Raises nothing: whatever goes wrong is an outcome."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 return await self._converse(target, message)
         except (TimeoutError, httpx.TimeoutException):
-            detail = f"no answer within {self._timeout_s:g} s"
+            detail = f"no answer within {self.timeout_s:g} s"
             return Receipt(verdict=Verdict.RETRY, outcome=Outcome.TIMEOUT, detail=detail)
         except Undeliverable as error:
             return Receipt(verdict=Verdict.DEAD, outcome=Outcome.UNDELIVERABLE, detail=str(error))

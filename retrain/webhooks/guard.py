@@ -142,7 +142,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, guard: Guard, *, ssl_context: ssl.SSLContext | None = None) -> None:
-        self._guard = guard
+        self.guard = guard
         self._inner = httpx.AsyncHTTPTransport(
             verify=True if ssl_context is None else ssl_context,
             trust_env=False,
@@ -152,9 +152,10 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends to the first judged address that accepts a connection."""
-        host, port = self._guard.judge_url(request.url)
+        guard = self.guard
+        host, port = guard.judge_url(request.url)
         failure: httpx.TransportError | None = None
-        for address in await self._guard.addresses(host, port):
+        for address in await guard.addresses(host, port):
             pinned = httpx.Request(
                 request.method,
                 request.url.copy_with(host=str(address), port=port),
@@ -174,14 +175,33 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
+class GuardedClient(httpx.AsyncClient):
+    """Follows no redirect, reads no environment and calls only who may be called."""
+
+    def __init__(
+        self, guard: Guard, *, timeout_s: float, ssl_context: ssl.SSLContext | None = None
+    ) -> None:
+        self._guarded = GuardedTransport(guard, ssl_context=ssl_context)
+        super().__init__(
+            transport=self._guarded,
+            follow_redirects=False,
+            trust_env=False,
+            timeout=_patience(timeout_s),
+        )
+
+    def allow(self, guard: Guard, *, timeout_s: float) -> None:
+        """Another configuration is in force, from the next request on."""
+        self._guarded.guard = guard
+        self.timeout = _patience(timeout_s)
+
+
 def guarded_client(
     guard: Guard, *, timeout_s: float, ssl_context: ssl.SSLContext | None = None
-) -> httpx.AsyncClient:
-    """A client that follows no redirect, reads no environment and calls only who may be called."""
-    return httpx.AsyncClient(
-        transport=GuardedTransport(guard, ssl_context=ssl_context),
-        follow_redirects=False,
-        trust_env=False,
-        # One address that swallows packets must leave time for the next.
-        timeout=httpx.Timeout(timeout_s, connect=timeout_s / 3),
-    )
+) -> GuardedClient:
+    """The client for everything that leaves this machine."""
+    return GuardedClient(guard, timeout_s=timeout_s, ssl_context=ssl_context)
+
+
+def _patience(timeout_s: float) -> httpx.Timeout:
+    # One address that swallows packets must leave time for the next.
+    return httpx.Timeout(timeout_s, connect=timeout_s / 3)

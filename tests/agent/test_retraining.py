@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import httpx
 import pytest
 
 from agent.config import Config, load_config
 from agent.webhook_wiring import callback_root, targets
 from detectors import Reading
 from retrain.ledger import LedgerError, LedgerReason
+from retrain.webhooks.guard import GuardRefused
 from retrain.webhooks.outbox import MessageState
 from retrain.webhooks.sign import generate_secret
 from tests.agent.workshop import Workshop
@@ -137,3 +139,24 @@ def test_the_callback_root_is_made_once_and_is_nobody_elses(workshop: Workshop) 
     assert callback_root(workshop.config, workshop.state) == root
     assert (workshop.state / "callback.secret").stat().st_mode & 0o077 == 0
     assert set(targets(workshop.config, root)) == {"one"}
+
+
+async def test_who_may_be_called_changes_with_a_reload(workshop: Workshop) -> None:
+    retraining = workshop.controller.retraining
+    url = httpx.URL("http://10.0.0.7:9000/hook")
+    with pytest.raises(GuardRefused):
+        retraining._client._guarded.guard.judge_url(url)
+    config = with_targets(workshop, "one")
+    wider = config.webhooks.model_copy(
+        update={
+            "allow_http": True,
+            "allow_cidrs": ("10.0.0.0/8",),
+            "ports": (9000,),
+            "timeout_s": 3.0,
+        }
+    )
+    workshop.controller.reconfigure(config.model_copy(update={"webhooks": wider}))
+    guard = retraining._client._guarded.guard
+    assert guard.judge_url(url) == ("10.0.0.7", 9000)
+    assert str(guard.judge_address("10.0.0.7")) == "10.0.0.7"
+    assert (retraining.delivery.timeout_s, retraining._client.timeout.read) == (3.0, 3.0)

@@ -151,6 +151,19 @@ async def test_a_name_that_resolves_to_loopback_is_never_connected_to(stand_in: 
     assert stand_in.received == []
 
 
+async def test_what_is_allowed_changes_while_the_client_lives(stand_in: "StandIn") -> None:
+    async with guarded_client(Guard(), timeout_s=5.0) as client:
+        with pytest.raises(GuardRefused):
+            await client.get(stand_in.url)
+        wider = Guard(allow_http=True, ports=frozenset({stand_in.port}), allow_cidrs=LOOPBACK)
+        client.allow(wider, timeout_s=9.0)
+        assert (await client.get(stand_in.url)).status_code == 204
+        assert client.timeout.read == 9.0
+        client.allow(Guard(), timeout_s=5.0)
+        with pytest.raises(GuardRefused):
+            await client.get(stand_in.url)
+
+
 async def test_the_answer_that_was_judged_is_the_one_that_is_used(stand_in: "StandIn") -> None:
     resolved = []
 

@@ -241,3 +241,47 @@ def test_half_a_copy_is_never_found(tmp_path: Path) -> None:
 def test_what_is_no_digest_names_no_folder(tmp_path: Path, digest: str) -> None:
     with pytest.raises(ValueError, match="no sha256 digest"):
         ArtifactStore(tmp_path).path(digest)
+
+
+UNROUTED = "unrouted:m@2"
+
+
+def test_where_nobody_routes_any_more_the_configured_model_is_stable(ledger: Ledger) -> None:
+    registry = opened(ledger)
+    promoted(registry)
+    words = registry.reconcile_upstream(UNROUTED, label="2", digest=None, at=3.0, routed=False)
+    assert words is not None
+    assert "nothing is relayed any more" in words
+    stable = registry.stable()
+    assert stable == SlotRecord(
+        name="A", digest=external(UNROUTED), address=UNROUTED, stable=True
+    )
+    assert registry.reference() == external(UNROUTED)
+    # What was promoted stands in its slot until somebody ends it.
+    assert [record.name for record in registry.unused_slots()] == ["B"]
+    again = registry.reconcile_upstream(UNROUTED, label="2", digest=None, at=4.0, routed=False)
+    assert again is None
+
+
+def test_another_configured_version_is_another_model_where_nobody_routes(ledger: Ledger) -> None:
+    registry = Registry(ledger)
+    first = registry.reconcile_upstream(UNROUTED, label="2", digest=None, at=1.0, routed=False)
+    assert first is None
+    registry.reconcile_upstream("unrouted:m@3", label="3", digest=None, at=2.0, routed=False)
+    stable = registry.stable()
+    assert stable is not None
+    assert stable.digest == "external:unrouted:m@3"
+    registry.reconcile_upstream(UPSTREAM, label="3", digest=None, at=3.0)  # a proxy came
+    stable = registry.stable()
+    assert stable is not None
+    assert (stable.digest, stable.address) == (OLD, UPSTREAM)
+
+
+def test_a_rollout_under_way_is_not_taken_its_slots(ledger: Ledger) -> None:
+    registry = opened(ledger)
+    promoted(registry)
+    registry.store(rollout(), (), at=2.5, actor="test")
+    registry.reconcile_upstream(UNROUTED, label="2", digest=None, at=3.0, routed=False)
+    stable = registry.stable()
+    assert stable is not None
+    assert stable.name == "B"
