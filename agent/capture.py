@@ -18,6 +18,7 @@ import orjson
 import structlog
 
 from agent.batch import Batch
+from agent.reservoir import Chosen, all_rows, choose
 
 log = structlog.get_logger("remora.capture")
 
@@ -28,7 +29,10 @@ SEGMENT_S_MAX: Final = 86_400.0
 SUFFIX: Final = ".jsonl"
 # What every line says beside its features; a feature of such a name is left out, and said so.
 RESERVED: Final = frozenset(
-    {"prediction", "score", "label", "request_id", "row", "at", "version", "tick"}
+    {
+        *("prediction", "score", "label", "request_id", "row", "at", "version", "tick"),
+        "sampling_weight",
+    }
 )
 
 
@@ -46,11 +50,15 @@ class CaptureWriter:
         bytes_max: int,
         retention_s: float,
         redact: Sequence[str],
+        reservoir: int | None = None,
+        salt: bytes = b"",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
         self._bytes_max = bytes_max
         self._retention_s = retention_s
+        self._reservoir = reservoir
+        self._salt = salt
         self._hidden = frozenset(redact) | RESERVED
         self._clock = clock
         self._file: int | None = None  # unbuffered: what is written is written, or was refused
@@ -80,10 +88,11 @@ class CaptureWriter:
             return
         self.rows += len(lines)
 
-    def limit(self, *, bytes_max: int, retention_s: float) -> None:
+    def limit(self, *, bytes_max: int, retention_s: float, reservoir: int | None = None) -> None:
         """Other limits from now on: a reload."""
         self._bytes_max = bytes_max
         self._retention_s = retention_s
+        self._reservoir = reservoir
 
     def expire(self) -> None:
         """Let go of what is older than `retention_s`; `write` does so too, when rows come."""
@@ -122,7 +131,10 @@ class CaptureWriter:
 
     def _lines(self, batch: Batch) -> list[bytes]:
         lines = []
-        for row in _rows(batch, self._tick, self._hidden):
+        chosen = all_rows(batch)
+        if self._reservoir is not None:
+            chosen = choose(batch, rows_max=self._reservoir, salt=self._salt)
+        for row in _rows(batch, chosen, self._tick, self._hidden):
             try:
                 lines.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
             except TypeError:  # half a surrogate pair, an integer beyond 64 bits
@@ -209,20 +221,26 @@ def _number(path: Path) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() else -1
 
 
-def _rows(batch: Batch, tick: int, hidden: frozenset[str]) -> Iterator[dict[str, Any]]:
+def _rows(
+    batch: Batch, chosen: Chosen, tick: int, hidden: frozenset[str]
+) -> Iterator[dict[str, Any]]:
     names = [name for name in batch.columns if name not in hidden]
+    features = len(names)
     names += ["prediction", "score", "request_id", "row", "at", "version", "tick"]
-    count = batch.rows
+    names.append("sampling_weight")
+    places = chosen.places
+    count = len(places)
     nothing: list[Any] = [None] * count
-    columns = [_plain(batch.columns[name]) for name in names[:-7]]
+    columns = [_plain(batch.columns[name][places]) for name in names[:features]]
     columns += [
-        nothing if batch.prediction is None else _plain(batch.prediction),
-        nothing if batch.score is None else _plain(batch.score),
-        list(batch.ids),
-        batch.row_numbers.tolist(),
-        batch.at.tolist(),
+        nothing if batch.prediction is None else _plain(batch.prediction[places]),
+        nothing if batch.score is None else _plain(batch.score[places]),
+        [batch.ids[place] for place in places.tolist()],
+        batch.row_numbers[places].tolist(),
+        batch.at[places].tolist(),
         [batch.version] * count,
         [tick] * count,
+        chosen.weight.tolist(),
     ]
     for cells in zip(*columns, strict=True):
         yield dict(zip(names, cells, strict=True))

@@ -100,7 +100,7 @@ class Agent:
             on_labelled=self._on_labelled,
             sampler=self.sampling.sampler,
         )
-        self.capture = _capture(config)
+        self.capture = _capture(config, self.sampling.order.salt)
         self.concept = self._concept_child() if config.detect.concept.adwin else None
         self._snapshot = Snapshot(state_dir / "snapshot.npz")
         self.server_resources = ServerResources.of(config, stable_address)
@@ -327,7 +327,9 @@ class Agent:
         self.view.forget_exported()
         if self.capture is not None:
             self.capture.limit(
-                bytes_max=config.capture.bytes_max, retention_s=config.capture.retention_s
+                bytes_max=config.capture.bytes_max,
+                retention_s=config.capture.retention_s,
+                reservoir=config.sampling.reservoir,
             )
         self.controller.reconfigure(config)
 
@@ -344,7 +346,7 @@ def _reference(config: Config) -> Reference | None:
     return Reference.from_bytes(config.reference.path.read_bytes())
 
 
-def _capture(config: Config) -> CaptureWriter | None:
+def _capture(config: Config, salt: bytes) -> CaptureWriter | None:
     if not config.capture.enabled:
         return None
     return CaptureWriter(
@@ -352,6 +354,8 @@ def _capture(config: Config) -> CaptureWriter | None:
         bytes_max=config.capture.bytes_max,
         retention_s=config.capture.retention_s,
         redact=config.capture.redact,
+        reservoir=config.sampling.reservoir,
+        salt=salt,
     )
 
 

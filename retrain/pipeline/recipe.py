@@ -24,7 +24,12 @@ OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
 COMPRESSIONS = ("int8_static", "none")
 CLASS_WEIGHTS = ("none", "balanced")
 # Columns that captures have besides the features.
-RESERVED = frozenset({"prediction", "score", "label", "request_id", "row", "at", "version", "tick"})
+RESERVED = frozenset(
+    {
+        *("prediction", "score", "label", "request_id", "row", "at", "version", "tick"),
+        "sampling_weight",
+    }
+)
 Record = TypeVar("Record")
 
 

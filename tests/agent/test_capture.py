@@ -59,9 +59,23 @@ def test_a_line_says_everything_about_a_row(writer_of: Write, tmp_path: Path) ->
     assert first == {
         "age": 41.5, "job": "nurse", "prediction": "yes", "score": 0.25,
         "request_id": "a", "row": 0, "at": 7.5, "version": "v1", "tick": first["tick"],
+        "sampling_weight": 1.0,
     }  # fmt: skip
     assert (second["age"], second["job"], second["score"], second["row"]) == (None, None, None, 1)
     assert writer.rows == 2
+
+
+def test_a_reservoir_keeps_a_few_of_each_class_and_says_for_how_many_they_stand(
+    writer_of: Write, tmp_path: Path
+) -> None:
+    said = ["no"] * 8 + ["yes", "yes"]
+    writer = writer_of(reservoir=2, salt=b"s")
+    writer.write(tick([f"r-{n}" for n in range(10)], predictions=said, weight=np.full(10, 5.0)))
+    found = [(row["prediction"], row["sampling_weight"]) for row in written(tmp_path)]
+    assert found == [("no", 20.0), ("no", 20.0), ("yes", 5.0), ("yes", 5.0)]
+    writer.limit(bytes_max=1 << 20, retention_s=1e6)
+    writer.write(tick(["s-0", "s-1", "s-2"]))
+    assert len(written(tmp_path)) == 7
 
 
 def test_ticks_are_told_apart_and_rise_over_restarts(
