@@ -121,6 +121,8 @@ class GrpcCalls:
             self._give_up(number)
 
     def _open(self, record: Record) -> None:
+        if record.connection in self._connections:
+            self._give_up(record.connection)
         if len(self._connections) >= CONNECTIONS_MAX:
             self.dropped["http2_connections_max"] += 1
             self._give_up(next(iter(self._connections)))
