@@ -9,9 +9,11 @@ import grp
 import ipaddress
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 from agent.config.address import Address
+from agent.edge.settings import split_address
 
 BACKLOG = 1024
 UNIX_MODE = 0o660
@@ -40,21 +42,23 @@ async def resolve(upstream: Address, *, current: str | None = None) -> str:
     if upstream.path is not None:
         return str(upstream)
     if not is_name(upstream):
-        return _written(upstream.host, upstream.port)
+        return _written(upstream, upstream.host)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
             upstream.host, upstream.port, type=socket.SOCK_STREAM
         )
     except (OSError, UnicodeError):  # UnicodeError: no name that a DNS could know
-        return current or f"127.0.0.1:{_UNRESOLVED_PORT}"
+        return current or _written(replace(upstream, port=_UNRESOLVED_PORT), "127.0.0.1")
     # Servers on localhost often listen on IPv4 alone: it is tried first.
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-    addresses = [_written(str(entry[4][0]), upstream.port) for entry in found]
+    addresses = [_written(upstream, str(entry[4][0])) for entry in found]
     return current if current in addresses else addresses[0]
 
 
-def _written(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _written(upstream: Address, host: str) -> str:
+    """As the edge takes it: for TLS the name stays beside the number, to be verified."""
+    name = f"/{upstream.host}" if upstream.tls and host != upstream.host else ""
+    return f"{replace(upstream, host=host)}{name}"
 
 
 # Nothing listens on the discard port: connecting to it is refused at once, which is a 502.
@@ -64,11 +68,11 @@ _UNRESOLVED_PORT = 9
 async def accepts_connection(address: str, *, timeout_s: float = 1.0) -> bool:
     """Whether `address` (host:port or unix:/path, numeric) accepts a connection now."""
     try:
-        if address.startswith("unix:"):
-            opening = asyncio.open_unix_connection(address.removeprefix("unix:"))
+        host, port = split_address(address)
+        if not port:
+            opening = asyncio.open_unix_connection(host)
         else:
-            host, _, port = address.rpartition(":")
-            opening = asyncio.open_connection(host.strip("[]"), int(port))
+            opening = asyncio.open_connection(host, port)
         _, writer = await asyncio.wait_for(opening, timeout_s)
     except (OSError, TimeoutError):
         return False

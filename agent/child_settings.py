@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from agent.config import Config
+from agent.config import Config, ProxySource
 from agent.edge.settings import EdgeSettings
 
 
@@ -35,6 +35,8 @@ def edge_settings(config: Config) -> dict[str, object]:
         "upstream_idle_max": divided(of_all.upstream_idle_max, workers),
         "connect_timeout_s": proxy.connect_timeout_s,
         "total_timeout_s": proxy.total_timeout_s,
+        "stall_timeout_s": proxy.stall_timeout_s,
+        "head_timeout_s": proxy.head_timeout_s,
         "client_idle_s": proxy.client_idle_s,
         "head_bytes_max": proxy.head_bytes_max,
         "capture_bytes_max": proxy.capture_bytes_max,
@@ -42,6 +44,8 @@ def edge_settings(config: Config) -> dict[str, object]:
         "outbox_bytes_max": divided(of_all.outbox_bytes_max, workers),
         "connections_max": divided(proxy.connections_max, workers),
         "forwarded": proxy.forwarded,
+        "proxy_protocol": proxy.proxy_protocol,
+        **_tls_settings(proxy),
         "routes": [[route.name, route.pattern] for route in proxy.routes],
         "client_key": config.rollout.client_key,
         "shadow_in_flight_max": config.rollout.shadow.in_flight_max,
@@ -49,6 +53,23 @@ def edge_settings(config: Config) -> dict[str, object]:
         "shadow_timeout_s": config.rollout.shadow.timeout_s,
         "sampling_rate": config.sampling.rate,
     }
+
+
+def _tls_settings(proxy: ProxySource) -> dict[str, object]:
+    """Names of files only: what is in them stays with whoever reads them."""
+    found: dict[str, object] = {}
+    if proxy.tls is not None:
+        found["tls_cert_file"] = str(proxy.tls.cert_file)
+        found["tls_key_file"] = str(proxy.tls.key_file)
+        found["tls_client_ca_file"] = str(proxy.tls.client_ca_file or "")
+    towards = proxy.upstream_tls
+    if towards is not None:
+        found["upstream_ca_file"] = str(towards.ca_file or "")
+        found["upstream_cert_file"] = str(towards.cert_file or "")
+        found["upstream_key_file"] = str(towards.key_file or "")
+        found["upstream_server_name"] = towards.server_name or ""
+        found["upstream_verify"] = towards.verify
+    return found
 
 
 def divided(whole: int, workers: int) -> int:
@@ -69,6 +90,10 @@ def tap_settings(config: Config) -> dict[str, object]:
         "interface": tap.interface,
         "port": tap.port,
         "version": config.model.version,
+        "routes": [[route.name, route.pattern] for route in tap.routes],
         "capture_bytes_max": tap.capture_bytes_max,
+        "ring_bytes": tap.ring_bytes,
+        "flow_rate": tap.flow_rate,
+        "flows_max": tap.flows_max,
         "sampling_rate": config.sampling.rate,
     }

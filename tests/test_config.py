@@ -90,9 +90,9 @@ def test_later_layers_win(tmp_path: Path) -> None:
             "remora.yaml:2: sources.0.upstream: is missing: add it",
         ),
         (
-            "sources:\n  - {upstream: 'https://m:1'}\n",
-            "remora.yaml:2: sources.0.upstream: is https: the proxy speaks plain http to a server"
-            " beside it, http://host:port (given 'https://m:1')",
+            "sources:\n  - {upstream: 'ftp://m:1'}\n",
+            "remora.yaml:2: sources.0.upstream: is no upstream: write http://host:port,"
+            " https://host:port or unix:/path (given 'ftp://m:1')",
         ),
         (
             "detect: {tick_rows: true}\n",

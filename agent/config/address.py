@@ -15,6 +15,7 @@ class Address:
     host: str = ""  # without brackets; "" means every interface when listening
     port: int = 0
     path: str | None = None  # a Unix socket; host and port mean nothing then
+    tls: bool = False
 
     @property
     def loopback(self) -> bool:
@@ -29,7 +30,8 @@ class Address:
     def __str__(self) -> str:
         if self.path is not None:
             return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        written = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"https://{written}" if self.tls else written
 
 
 def parse_listen(text: str) -> Address:
@@ -57,7 +59,7 @@ def parse_listen(text: str) -> Address:
 
 
 def parse_upstream(text: str) -> Address:
-    """The model server behind the proxy: http://host:port, or unix:/path.
+    """The model server behind the proxy: http://host:port, https://host:port or unix:/path.
 
     >>> str(parse_upstream("http://model:8000")), parse_upstream("http://model").port
     ('model:8000', 80)
@@ -65,17 +67,15 @@ def parse_upstream(text: str) -> Address:
     if text.startswith("unix:"):
         return _socket_path(text)
     parts = urlsplit(text)
-    if parts.scheme == "https":
-        raise ValueError(
-            "is https: the proxy speaks plain http to a server beside it, http://host:port"
-        )
-    if parts.scheme != "http" or not parts.hostname:
-        raise ValueError("is no upstream: write http://host:port or unix:/path")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("is no upstream: write http://host:port, https://host:port or unix:/path")
     if parts.username or parts.password:
         raise ValueError("carries a user or password: leave them out, clients send their own")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError("has a path: paths are forwarded as they come, write http://host:port")
-    return Address(host=parts.hostname, port=_url_port(parts.netloc, parts.port, 80))
+    tls = parts.scheme == "https"
+    port = _url_port(parts.netloc, parts.port, 443 if tls else 80)
+    return Address(host=parts.hostname, port=port, tls=tls)
 
 
 def parse_url(text: str) -> str:

@@ -62,7 +62,7 @@ def _sources(config: "Config") -> Iterator[Finding]:
         if source.kind != "tail" and source.kind in before:
             what = f"is a second {source.kind}: an agent has one, run another agent for it"
             yield ("sources", index), what
-        if isinstance(source, PushSource | TailSource):
+        if isinstance(source, ProxySource | PushSource | TailSource):
             yield from source.findings(("sources", index))
 
 
@@ -104,6 +104,12 @@ def _protocol(config: "Config") -> Iterator[Finding]:
         )
     if not named and config.protocol.json_path is not None:
         yield ("protocol", "json_path"), "is read only by protocol.name json_path: set that too"
+    for index, rule in enumerate(config.protocol.redact):
+        if sum(given is not None for given in (rule.path, rule.pattern, rule.feature)) != 1:
+            where = ("protocol", "redact", index)
+            yield where, "needs exactly one of path, pattern and feature: write a rule for each"
+    if config.capture.text and not config.capture.enabled:
+        yield ("capture", "text"), "writes nothing unless capture.enabled: set that too"
 
 
 def _sampling(config: "Config") -> Iterator[Finding]:
@@ -193,6 +199,9 @@ def _rollout(config: "Config") -> Iterator[Finding]:
     if any(isinstance(s, ProxySource) and s.upstream == upstream for s in config.sources):
         path = ("rollout", "candidate", "upstream")
         yield path, "is the stable model's own address: name a second slot"
+    if upstream.startswith("https://"):
+        path = ("rollout", "candidate", "upstream")
+        yield path, "is https: a candidate stands beside the agent, write http://host:port"
 
 
 def _admin(config: "Config") -> Iterator[Finding]:
@@ -245,6 +254,9 @@ def check_files(config: "Config") -> Iterator[Finding]:
             yield path, f"{value} is no file: make it or name another"
         elif not wants_dir and not os.access(value, os.R_OK):
             yield path, f"{value} cannot be read by this user: change its owner or mode"
+    for index, source in enumerate(config.sources):
+        if isinstance(source, ProxySource):
+            yield from source.unusable(("sources", index))
     if config.detect.concept.adwin and importlib.util.find_spec("river") is None:
         message = "needs river, which is not installed: pip install 'remora[concept]'"
         yield ("detect", "concept", "adwin"), message
@@ -257,7 +269,7 @@ def check_files(config: "Config") -> Iterator[Finding]:
 def loose_secrets(config: "Config") -> Iterator[Finding]:
     """Secret files that more than their owner may read."""
     for path, value in _paths(config, ()):
-        if str(path[-1]).endswith(("token_file", "secret_file")):
+        if str(path[-1]).endswith(("token_file", "secret_file", "key_file")):
             try:
                 mode = stat.S_IMODE(value.stat().st_mode)
             except OSError:

@@ -1,10 +1,12 @@
 """The source `proxy`: in front of the model server."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from agent.config.address import Address, parse_listen, parse_upstream
+from agent.config.key_path import KeyPath
 from agent.config.section import (
     Bytes,
     Count,
@@ -12,10 +14,14 @@ from agent.config.section import (
     Listen,
     Name,
     Pattern,
+    Pause,
     Seconds,
     Section,
     Upstream,
 )
+from agent.config.tls import ListenerTlsConfig, UpstreamTlsConfig
+from agent.config.tls import findings as tls_findings
+from agent.config.tls import unusable as tls_unusable
 
 WORKERS_MAX = 64
 Workers = Annotated[Count, Field(le=WORKERS_MAX)]
@@ -57,7 +63,7 @@ class ProxySource(Section):
     listen: Listen = "0.0.0.0:9000"
     """HOST:PORT, [v6]:PORT, :PORT or unix:/path."""
     upstream: Upstream
-    """The model server: http://host:port or unix:/path."""
+    """The model server: http://host:port, https://host:port or unix:/path."""
     routes: tuple[RouteConfig, ...] = ()
     """Named groups of paths; everything else is `other`."""
     idle_s: Seconds = 4.0
@@ -66,6 +72,10 @@ class ProxySource(Section):
     """How long connecting to the upstream may take."""
     total_timeout_s: Seconds = 300.0
     """How long one exchange may take."""
+    stall_timeout_s: Pause = 0.0
+    """How long neither side may send a byte, in tunnels too; 0 sets no limit."""
+    head_timeout_s: Seconds = 30.0
+    """How long a client may take for the head of a request, or for a TLS handshake."""
     client_idle_s: Seconds = 75.0
     """How long an idle client connection is kept."""
     head_bytes_max: Bytes = 65_536
@@ -80,6 +90,12 @@ class ProxySource(Section):
     """A second door for gRPC; one that shares the upstream's port needs none."""
     forwarded: Flag = False
     """Whether to add X-Forwarded-For and X-Forwarded-Proto."""
+    tls: ListenerTlsConfig | None = None
+    """TLS for clients."""
+    upstream_tls: UpstreamTlsConfig | None = None
+    """How an https upstream is verified."""
+    proxy_protocol: Flag = False
+    """Whether every connection begins with a PROXY header, version 1 or 2, as balancers send it."""
 
     @property
     def listen_address(self) -> Address:
@@ -90,3 +106,11 @@ class ProxySource(Section):
     def upstream_address(self) -> Address:
         """`upstream`, parsed."""
         return parse_upstream(self.upstream)
+
+    def findings(self, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+        """Mistakes between keys that are each right by themselves."""
+        yield from tls_findings(path, self.upstream, self.upstream_tls)
+
+    def unusable(self, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+        """Files that are there and cannot be used."""
+        yield from tls_unusable(path, self.tls, self.upstream_tls)
