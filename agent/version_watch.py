@@ -110,6 +110,10 @@ class VersionWatch:
 
     def take(self, batch: Batch, *, ticks: float) -> list[Reading]:
         """One tick of rows; `ticks` is its share of a minute of the budget, at most 1."""
+        # The uniform stratum, unweighted. Its rate may change while a tick is open: what was kept
+        # then was chosen by hash at a rate that only earlier load had decided, so under "nothing
+        # has changed" these rows are still drawn from the reference, and evidence bets on nothing
+        # else. Weights would let a few rows at a low rate outvote all others.
         rows = batch.uniform
         if not rows.any():
             return []
