@@ -197,6 +197,7 @@ class AgentView:
         drops: Counter[str] = Counter()
         drops.update(agent.totals.drops)
         drops.update({str(reason): n for reason, n in agent.intake.decoding.dropped.items()})
+        drops.update(agent.intake.decoding.redaction_dropped)
         drops.update(agent.intake.dropped)
         drops.update(agent.intake.labels.dropped)
         drops.update(agent.channels.malformed())

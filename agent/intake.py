@@ -6,6 +6,7 @@ label joins is scored before the policy looks.
 
 import sqlite3
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,15 @@ import structlog
 from agent.concept_child import AdwinChange, adwin_reading, error_bits
 from agent.config import Config
 from agent.decoders.catalog import decoders
-from agent.decoders.decoder import DecodeError, DecodeLimits, DecoderSettings, JsonPathSettings
+from agent.decoders.decoder import (
+    DecodeError,
+    DecodeLimits,
+    DecoderSettings,
+    JsonPathSettings,
+    RedactionRule,
+)
 from agent.decoders.detection import Decoding
+from agent.decoders.redaction import Redaction
 from agent.exchange import Exchange
 from agent.generation import Generation
 from agent.generation_totals import GenerationTotals
@@ -72,7 +80,10 @@ class Intake:
         self._on_labelled = on_labelled
         self.labels = labels
         self.sampler = sampler or Sampler(Strategies(), salt=b"")
-        self.decoding = Decoding(decoders(config.protocol.name, decoder_settings(config)))
+        settings = decoder_settings(config)
+        self.decoding = Decoding(
+            decoders(config.protocol.name, settings), redaction=Redaction(settings)
+        )
         self.monitor = ModelMonitor(
             monitor_settings(config), schema_settings(config, reference), stable=stable
         )
@@ -100,7 +111,10 @@ class Intake:
         if not self.sampler.plain and not self.sampler.admits(taken):
             return True  # left out on purpose: no loss
         try:
-            inference = taken if isinstance(taken, Inference) else self.decoding.decode(taken)
+            if isinstance(taken, Inference):
+                inference = self.decoding.taken(taken)
+            else:
+                inference = self.decoding.decode(taken)
         except DecodeError as error:
             # Probes and other endpoints are no loss; they are counted by the decoding itself.
             self.last_errors.append(str(error)[:200])
@@ -109,8 +123,9 @@ class Intake:
         except Exception as error:
             # Bytes from outside found a fault of ours: it costs this exchange, not the reading.
             self.dropped["intake_failed"] += 1
-            self.last_errors.append(f"{type(error).__name__}: {error}"[:200])
-            log.exception("an exchange could not be taken in")
+            # Its words may be a stranger's: only what it was, and where, is shown.
+            self.last_errors.append(type(error).__name__)
+            log.error("an exchange could not be taken in", error=fault(error))
             return False
         self._generated(taken, inference.generation)
         shadow = isinstance(taken, Exchange) and taken.shadow
@@ -213,12 +228,31 @@ class Intake:
             return None
 
 
+def fault(error: Exception) -> str:
+    """A fault of ours by its type and the last places it came through, without its message.
+
+    >>> try: {}["a prompt"]
+    ... except KeyError as error: fault(error)
+    'KeyError at <module>:1'
+    """
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
+    return f"{type(error).__name__} at {places}"
+
+
 def decoder_settings(config: Config) -> DecoderSettings:
     """What decoders are made from."""
     paths = config.protocol.json_path
     schema = config.schema_
     return DecoderSettings(
         limits=DecodeLimits(columns_max=schema.columns_max, rows_max=schema.rows_max),
+        redact=tuple(
+            RedactionRule(path=rule.path, pattern=rule.pattern, feature=rule.feature)
+            for rule in config.protocol.redact
+        ),
+        text_kept_characters=config.capture.text_characters_max
+        if config.capture.enabled and config.capture.text
+        else 0,
         json_path=None
         if paths is None
         else JsonPathSettings(

@@ -106,3 +106,7 @@ class CaptureConfig(Section):
     """How long rows are kept."""
     redact: tuple[ColumnName, ...] = ()
     """Features that are never written."""
+    text: Flag = False
+    """Whether prompts and replies of language models are written with their rows."""
+    text_characters_max: Count = 4_096
+    """How much of each prompt and each reply is written."""

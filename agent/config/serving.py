@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from agent.config.section import (
     Bytes,
@@ -16,6 +16,8 @@ from agent.config.section import (
     Share,
     Text,
 )
+from agent.decoders.path import parse_path
+from agent.decoders.patterns import refusal
 
 # Each rule is looked at for every exchange that is kept.
 RULES_MAX = 64
@@ -62,6 +64,28 @@ class JsonPathConfig(Section):
     """Path of the request's id, in the request."""
 
 
+def _readable_path(text: str) -> str:
+    parse_path(text)
+    return text
+
+
+def _safe_pattern(text: str) -> str:
+    if (why := refusal(text)) is not None:
+        raise ValueError(why)
+    return text
+
+
+class RedactRule(Section):
+    """Something that nobody is to see: one of path, pattern and feature."""
+
+    path: Annotated[Text, AfterValidator(_readable_path)] | None = None
+    """Path in JSON, of requests and answers: `$.user.email`, `messages[*].name`."""
+    pattern: Annotated[Text, AfterValidator(_safe_pattern)] | None = None
+    """Regular expression; what it matches in any text is taken out."""
+    feature: ColumnName | None = None
+    """Name of a feature or an output, whatever the protocol."""
+
+
 class ProtocolConfig(Section):
     """How bodies are read."""
 
@@ -84,6 +108,8 @@ class ProtocolConfig(Section):
     """The protocol; `auto` finds out from path and body."""
     json_path: JsonPathConfig | None = None
     """Needed by `json_path`, and by it alone."""
+    redact: Annotated[tuple[RedactRule, ...], Field(max_length=RULES_MAX)] = ()
+    """What is taken out before anything is decoded, kept or shown; at most 64 rules."""
 
 
 class FeatureConfig(Section):

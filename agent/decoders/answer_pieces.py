@@ -5,7 +5,7 @@ and what came before still says when the first token came and how many there wer
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from agent.decoders.body import parsed, unpacked
 from agent.decoders.decoder import DecodeError, DecodeLimits, DecodeReason
@@ -23,7 +23,8 @@ _LINES: Final = frozenset(
     }
 )
 _FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
-_DONE: Final = "[DONE]"
+BodyForm: TypeAlias = Literal["json", "events", "lines"]
+DONE: Final = "[DONE]"
 _REASONS: Final[Mapping[str, DecodeReason]] = {
     "body_too_large": DecodeReason.BODY_TOO_LARGE,
 }
@@ -40,8 +41,9 @@ class AnswerPieces:
         """Raises `DecodeError`: body_too_large, unsupported_encoding."""
         self._limits = limits
         self._cut = exchange.response_truncated or exchange.outcome != "ok"
-        self._body = self._unpacked(exchange)
-        self._form = _form(exchange.response_headers, self._body)
+        headers = exchange.response_headers
+        self._body = unpacked_so_far(exchange.response_body, headers, limits, cut=self._cut)
+        self._form = form_of(headers, self._body)
         self.streamed = self._form != "json"
         self.done = False
         self.failed = False
@@ -60,18 +62,6 @@ class AnswerPieces:
             self.failed = self.failed or is_error(value)
             yield value
 
-    def _unpacked(self, exchange: Exchange) -> bytes:
-        body, headers = exchange.response_body, exchange.response_headers
-        encoding = headers.get("content-encoding", "")
-        if not self._cut or encoding in ("", "identity"):
-            return unpacked(body, headers, self._limits)
-        try:
-            most = self._limits.body_bytes_max
-            return decode_content(body, encoding, bytes_max=most, truncated=True)
-        except WireError as error:
-            reason = _REASONS.get(error.reason, DecodeReason.UNSUPPORTED_ENCODING)
-            raise DecodeError(reason, "the answer's packing") from None
-
     def _lone(self) -> Iterator[Any]:
         if self._cut:
             return  # half a JSON value says nothing
@@ -84,7 +74,7 @@ class AnswerPieces:
             events.append(last)
         malformed = 0
         for event in events:
-            if event.data.strip() == _DONE:
+            if event.data.strip() == DONE:
                 self.done = True
                 continue
             value = self._tried(event.data.encode("utf-8", "replace"))
@@ -124,7 +114,25 @@ def is_error(value: Mapping[str, Any]) -> bool:
     return (error is not None and error is not False) or value.get("object") == "error"
 
 
-def _form(headers: Mapping[str, str], body: bytes) -> str:
+def unpacked_so_far(
+    body: bytes, headers: Mapping[str, str], limits: DecodeLimits, *, cut: bool
+) -> bytes:
+    """A body without its content encoding; of one that was cut, what there is of it.
+
+    Raises:
+        DecodeError: body_too_large, unsupported_encoding.
+    """
+    encoding = headers.get("content-encoding", "")
+    if not cut or encoding in ("", "identity"):
+        return unpacked(body, headers, limits)
+    try:
+        return decode_content(body, encoding, bytes_max=limits.body_bytes_max, truncated=True)
+    except WireError as error:
+        reason = _REASONS.get(error.reason, DecodeReason.UNSUPPORTED_ENCODING)
+        raise DecodeError(reason, "the body's packing") from None
+
+
+def form_of(headers: Mapping[str, str], body: bytes) -> BodyForm:
     """By its content type, else by its looks: some servers send none, or a wrong one."""
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == _EVENT_STREAM:

@@ -139,11 +139,21 @@ class JsonPathSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RedactionRule:
+    """What never leaves the decoders: one of a path, a pattern and the name of a feature."""
+
+    path: str | None = None
+    pattern: str | None = None
+    feature: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderSettings:
     """What every decoder is made from; each takes what it needs."""
 
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     json_path: JsonPathSettings | None = None
+    redact: tuple[RedactionRule, ...] = ()
     # How much of a prompt and a reply an inference may carry along, for captures; 0: nothing.
     text_kept_characters: int = 0
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.decoders.body import require_answered
-from agent.decoders.decoder import DecodeError, Decoder, DecodeReason
+from agent.decoders.decoder import DecodeError, Decoder, DecodeReason, DecoderSettings
+from agent.decoders.redaction import Redaction
 from agent.exchange import Exchange
 from agent.inference import Inference
 
@@ -32,8 +33,15 @@ class Decoding:
     was decoded and, by reason, what was not.
     """
 
-    def __init__(self, decoders: Sequence[Decoder], *, agreeing: int = AGREEING) -> None:
+    def __init__(
+        self,
+        decoders: Sequence[Decoder],
+        *,
+        agreeing: int = AGREEING,
+        redaction: Redaction | None = None,
+    ) -> None:
         self._decoders = tuple(decoders)
+        self._redaction = redaction or Redaction(DecoderSettings())
         self._agreeing = agreeing
         self._trials: dict[str, _Trial] = {}
         self.decoded_total = 0
@@ -56,12 +64,30 @@ class Decoding:
                 recognises the exchange. It is counted here.
         """
         try:
-            inference = self._decoded(exchange)
+            inference = self._decoded(self._redaction.exchange(exchange))
+            inference = self._redaction.inference(inference)
         except DecodeError as error:
             self.dropped[error.reason] += 1
             raise
         self.decoded_total += 1
         return inference
+
+    def taken(self, inference: Inference) -> Inference:
+        """What came decoded already, as it may be seen.
+
+        Raises:
+            DecodeError: redacted. It is counted here.
+        """
+        try:
+            return self._redaction.inference(inference)
+        except DecodeError as error:
+            self.dropped[error.reason] += 1
+            raise
+
+    @property
+    def redaction_dropped(self) -> Counter[str]:
+        """Values taken out whole because a pattern could not be run on them, by why."""
+        return self._redaction.dropped
 
     def _decoded(self, exchange: Exchange) -> Inference:
         if len(self._decoders) == 1:
