@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import load_config
+from agent.config import load_config, parse_listen
+from agent.listeners import addresses
 from agent.supervisor import DRAIN_S
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "deploy" / "systemd" / "remora.service"
+SOCKET = ROOT / "deploy" / "systemd" / "remora.socket"
 ENVIRONMENT = ROOT / "deploy" / "systemd" / "remora.env"
 # Tenths of systemd's exposure level, which goes from 0 (nothing is open) to 100.
 EXPOSURE_MAX = 20
@@ -94,3 +96,39 @@ def test_little_is_open_to_it(analyze: Callable[..., str]) -> None:
     assert analyze(UNIT.read_text(), *arguments) == "0"
     open_unit = re.sub(r"^SystemCallFilter=.*\n", "", UNIT.read_text(), flags=re.M)
     assert analyze(open_unit, *arguments) != "0"
+
+
+def test_every_port_that_it_holds_open_is_one_that_remora_listens_on() -> None:
+    overrides = {
+        "sources.proxy.upstream": "http://127.0.0.1:8000",
+        "sources.0.grpc.upstream": "http://127.0.0.1:8001",
+        "sources.1.kind": "push",
+    }
+    ours = set(addresses(load_config(None, environ={}, overrides=overrides)).values())
+    listed = re.findall(r"^(#?)ListenStream=(.*)$", SOCKET.read_text(), flags=re.M)
+    assert {parse_listen(text) for _, text in listed} == ours
+    in_force = {parse_listen(text) for hash, text in listed if not hash}
+    alone = load_config(
+        None,
+        environ={},
+        overrides={**overrides, "sources.0.grpc.upstream": None, "sources.1.kind": None},
+    )
+    assert in_force == set(addresses(alone).values())
+
+
+@pytest.mark.real
+def test_systemd_finds_nothing_wrong_with_the_ports(
+    program: Callable[[str], Path], tmp_path: Path
+) -> None:
+    def verify(text: str) -> str:
+        service = re.sub(r"^(Exec\w+=)\S+", r"\1/bin/sh", UNIT.read_text(), flags=re.M)
+        (tmp_path / UNIT.name).write_text(service)
+        (tmp_path / SOCKET.name).write_text(text)
+        done = subprocess.run(
+            [program("systemd-analyze"), "verify", "--man=no", tmp_path / SOCKET.name],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        return f"{done.returncode}\n{done.stderr}".strip()
+
+    assert verify(SOCKET.read_text()) == "0"
+    assert verify(SOCKET.read_text().replace("Backlog", "Backlogg")) != "0"
