@@ -52,12 +52,17 @@ def entries_of(said: Sequence[Any], limits: DecodeLimits) -> Entries | None:
     kinds = set(map(type, said))
     if list not in kinds:
         return None if dict in kinds else said
-    vectors = [_flat_vector(entry, limits) for entry in said]
-    if any(dict in set(map(type, vector)) for vector in vectors):
+    vectors: Sequence[Any] = said
+    inside = set(map(type, chain.from_iterable(said))) if kinds == {list} else {list}
+    if list in inside:
+        vectors = [_flat_vector(entry, limits) for entry in said]
+        inside = set(map(type, chain.from_iterable(vectors)))
+    if dict in inside:
         return None
-    if all(len(vector) == 1 for vector in vectors):
-        return [vector[0] for vector in vectors]
-    return vectors
+    lengths = set(map(len, vectors))
+    if max(lengths) > limits.columns_max:
+        raise DecodeError(DecodeReason.TOO_MANY_COLUMNS, f"an answer of {max(lengths)} values")
+    return list(chain.from_iterable(vectors)) if lengths == {1} else vectors
 
 
 def _flat_vector(entry: Any, limits: DecodeLimits) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.decoders.answers import Entries, entries_of
+from agent.decoders.answers import Entries
 from agent.decoders.decoder import DecodeError, DecodeLimits, DecodeReason
 from agent.decoders.opaque import binary_table
 from agent.decoders.tabular import (
@@ -172,7 +172,7 @@ def _listed(tensor: Tensor) -> list[Any]:
         return [None if value is None else bool(value) for value in values]
     if tensor.datatype == "BYTES" and bytes in kinds:
         return [_text(value) if isinstance(value, bytes) else value for value in values]
-    return list(values)
+    return values if isinstance(values, list) else list(values)
 
 
 def _values(tensor: Tensor, limits: DecodeLimits) -> list[Any]:
@@ -266,9 +266,7 @@ def tensor_outputs(
         values = _values(tensor, limits)
         if tensor.datatype == "BYTES" and bytes in set(map(type, values)):
             continue
-        entries = values if tensor.width == 1 else entries_of(_cut(values, tensor.width), limits)
-        if entries is not None:
-            outputs[tensor.name] = entries
+        outputs[tensor.name] = values if tensor.width == 1 else _cut(values, tensor.width)
     return outputs
 
 

@@ -1,11 +1,14 @@
-"""Open Inference V2 in JSON: tensors by name, as several servers write them."""
+"""Open Inference V2: tensors by name, in JSON and raw, as several servers write them."""
 
+import gzip
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
+from agent.decoders.body import BINARY_TENSORS_HEADER
 from agent.decoders.decoder import DecodeError, DecodeReason, DecoderSettings
 from agent.decoders.open_inference import OpenInference
 from agent.exchange import Exchange
@@ -128,3 +131,89 @@ def test_outputs_for_another_number_of_rows_are_a_mismatch(post: Post) -> None:
 def test_inputs_of_the_same_name_are_told_apart(post: Post) -> None:
     inputs = [tensor([1], [1]), tensor([1], [2])]
     assert decode(post(PATH, {"inputs": inputs}, said(1))).names == ("x", "x.1")
+
+
+# -- the binary tensor extension ---------------------------------------------------------------
+
+
+def raw(shape: list[int], size: object, *, name: str = "x", datatype: str = "FP32") -> Any:
+    parameters = {"binary_data_size": size}
+    return {"name": name, "shape": shape, "datatype": datatype, "parameters": parameters}
+
+
+def extended(message: Any, *tensors: bytes, length: object = None) -> tuple[bytes, dict[str, str]]:
+    """Body and headers; another `length` than that of the JSON when it is given."""
+    head = orjson.dumps(message)
+    headers = {BINARY_TENSORS_HEADER: str(len(head) if length is None else length)}
+    return b"".join([head, *tensors]), headers
+
+
+PAIRS = np.array([[1, 2], [3, 4]], dtype="<f4").tobytes()
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_raw_tensors_come_after_the_json_in_order(post: Post, pack: Any) -> None:
+    listed = tensor([2], [41, 67], name="age", datatype="INT64")
+    body, headers = extended(
+        {"inputs": [raw([2, 2], 16), listed, raw([2], 2, name="own", datatype="BOOL")]},
+        PAIRS, b"\x01\x00",
+    )  # fmt: skip
+    answer, answered = extended({"outputs": [raw([2, 1], 8, name="y")]}, PAIRS[:8])
+    inference = decode(
+        post(PATH, pack(body), pack(answer), request_headers=headers, response_headers=answered)
+    )
+    assert inference.names == ("x_0", "x_1", "age", "own")
+    assert [list(row) for row in inference.rows] == [[1, 2, 41, True], [3, 4, 67, False]]
+    assert inference.outputs == {"y": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize("sides", ["asked", "said"])
+def test_either_side_may_be_raw_by_itself(post: Post, sides: str) -> None:
+    body, headers = extended({"inputs": [raw([2, 2], 16)]}, PAIRS)
+    answer, answered = extended({"outputs": [raw([2], 8, name="x")]}, PAIRS[:8])
+    if sides == "asked":
+        inference = decode(post(PATH, body, said(2), request_headers=headers))
+        assert inference.outputs == {"x": [0, 0]}
+    else:
+        asked = {"inputs": [tensor([2, 2], [1, 2, 3, 4])]}
+        inference = decode(post(PATH, asked, answer, response_headers=answered))
+        assert inference.outputs == {"x": [1.0, 2.0]}
+    assert np.asarray(inference.rows).tolist() == [[1, 2], [3, 4]]
+
+
+def test_a_body_that_is_one_raw_tensor_is_described(post: Post) -> None:
+    exchange = post(PATH, b"\x1f\x8b" * 50, said(1), request_headers={BINARY_TENSORS_HEADER: "0"})
+    inference = decode(exchange)
+    assert inference.names == ("body.bytes",)
+    assert np.asarray(inference.rows).tolist() == [[100.0]]
+
+
+@pytest.mark.parametrize(
+    ("message", "tensors", "length", "expected"),
+    [
+        ({"inputs": [raw([2, 2], 16)]}, PAIRS[:-1], None, R.WRONG_TYPE),
+        ({"inputs": [raw([2, 2], 16)]}, PAIRS + b"x", None, R.WRONG_TYPE),
+        ({"inputs": [raw([2, 2], 12)]}, PAIRS[:12], None, R.WRONG_TYPE),
+        ({"inputs": [raw([2, 2], -16)]}, PAIRS, None, R.WRONG_TYPE),
+        ({"inputs": [raw([2, 2], "16")]}, PAIRS, None, R.WRONG_TYPE),
+        ({"inputs": [raw([2, 2], True)]}, PAIRS, None, R.WRONG_TYPE),
+        ({"inputs": [raw([0, 2], 0)]}, b"", None, R.EMPTY_BATCH),
+        ({"inputs": [raw([2, 2], 16)]}, PAIRS, 1_000_000, R.WRONG_TYPE),
+        ({"inputs": [raw([2, 2], 16)]}, PAIRS, "-1", R.WRONG_TYPE),
+        ({"inputs": [raw([2, 2], 16)]}, PAIRS, "1e3", R.WRONG_TYPE),
+        ({"inputs": [raw([2, 2], 16)]}, PAIRS, "9" * 5_000, R.WRONG_TYPE),
+        ({"inputs": [raw([2, 2], 16)]}, PAIRS, 10, R.NOT_JSON),
+        ({"inputs": [{**raw([2, 2], 16), "parameters": {"shared_memory_region": "r"}}]}, b"", None,
+         R.UNSUPPORTED_ENCODING),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_raw_tensors_is_named(
+    post: Post, message: Any, tensors: bytes, length: object, expected: DecodeReason
+) -> None:
+    body, headers = extended(message, tensors, length=length)
+    assert reason(post(PATH, body, said(2), request_headers=headers)) is expected
+
+
+def test_an_empty_raw_body_is_no_row(post: Post) -> None:
+    exchange = post(PATH, b"", said(1), request_headers={BINARY_TENSORS_HEADER: "0"})
+    assert reason(exchange) is R.EMPTY_BATCH
