@@ -169,7 +169,7 @@ class Bodies:
         exchange = exchange_of(pair, self._reading)
         if self._sampler.keeps(exchange.id):
             size = pair.request.event.size + pair.response.event.size
-            self._wait(replace(exchange, weight=self._sampler.weight()), size)
+            self._wait(self._sampler.weigh(exchange), size)
 
     def _wait(self, taken: Exchange | Inference, size: int) -> None:
         self._room.bytes += size

@@ -26,12 +26,14 @@ class Lines:
     [Line(data=b'two', end=9)]
     """
 
-    def __init__(self, *, offset: int = 0, line_bytes_max: int = LINE_BYTES_MAX) -> None:
+    def __init__(
+        self, *, offset: int = 0, line_bytes_max: int = LINE_BYTES_MAX, skip_first: bool = False
+    ) -> None:
         self._line_bytes_max = line_bytes_max
         self._read = offset  # where the next byte that is fed stands in the file
         self._parts: list[bytes] = []  # of the line whose end has not come yet
         self._held = 0
-        self._skipping = False
+        self._skipping = skip_first  # the offset is in the middle of a line
         self.too_long = 0  # lines that were not kept
         self.ended = offset  # after the last line that ended, kept or not
 

@@ -65,3 +65,9 @@ def test_the_end_of_a_skipped_line_moves_what_has_ended() -> None:
     lines = Lines(line_bytes_max=2)
     assert lines.feed(b"long\n\n") == []
     assert lines.ended == 6
+
+
+def test_what_begins_in_the_middle_of_a_line_is_passed_over_and_not_counted() -> None:
+    lines = Lines(offset=3, skip_first=True)
+    assert lines.feed(b"lf\nwhole\n") == [Line(data=b"whole", end=12)]
+    assert lines.too_long == 0
