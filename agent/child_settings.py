@@ -38,6 +38,7 @@ def edge_settings(config: Config) -> dict[str, object]:
         "stall_timeout_s": proxy.stall_timeout_s,
         "head_timeout_s": proxy.head_timeout_s,
         "client_idle_s": proxy.client_idle_s,
+        "drain_s": proxy.drain_s,
         "head_bytes_max": proxy.head_bytes_max,
         "capture_bytes_max": proxy.capture_bytes_max,
         "capture_total_bytes_max": divided(of_all.capture_total_bytes_max, workers),

@@ -25,6 +25,8 @@ _CHUNK_LINE_BYTES_MAX: Final = 16_384
 _TRAILER_BYTES_MAX: Final = 65_536
 _SIZE_DIGITS_MAX: Final = 16
 _LINES_MAX: Final = 4_096
+_HEADS_MAX: Final = 256
+_HEAD_KEPT_BYTES_MAX: Final = 1_024
 _LINE_KEPT_BYTES_MAX: Final = 256
 
 
@@ -71,20 +73,35 @@ class ResponseHead:
 
 
 class ResponseHeads:
-    """Reads heads of responses; remembers header lines, because they come again and again."""
+    """Reads heads of responses; remembers heads and their lines: they come again and again."""
 
     def __init__(self) -> None:
+        self._known: dict[bytes, ResponseHead] = {}
         self._plain: set[bytes] = set()  # in which there is nothing to read
         self._lengths: dict[bytes, int] = {}
 
     def read(self, data: bytes, at: int, end: int) -> ResponseHead | None:
-        """The head from `at` to `end` (of its last line); None where its framing is not sure."""
-        start = _RESPONSE_START.match(data, at)
+        """The head from `at` to `end` (of its last line); None where its framing is not sure.
+
+        Several responses may be given the same object: it is not to be changed.
+        """
+        text = data[at:end]
+        known = self._known.get(text)
+        if known is None:
+            known = self._read(text)
+            if known is not None and len(text) <= _HEAD_KEPT_BYTES_MAX:
+                if len(self._known) >= _HEADS_MAX:
+                    self._known.clear()
+                self._known[text] = known
+        return known
+
+    def _read(self, text: bytes) -> ResponseHead | None:
+        start = _RESPONSE_START.match(text)
         if start is None:
             return None
         head = ResponseHead(int(start[1]))
         plain = self._plain
-        lines = data[at:end].split(b"\r\n")
+        lines = text.split(b"\r\n")
         del lines[0]
         for line in lines:
             if line in plain:
