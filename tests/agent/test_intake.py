@@ -12,10 +12,12 @@ import pytest
 
 from agent.concept_child import AdwinChange
 from agent.config import Config
+from agent.config.serving import SamplingConfig
 from agent.exchange import Exchange
 from agent.intake import DELAY_BOUNDS_S, EXPIRE_EVERY_S, Intake, monitor_settings, schema_settings
 from agent.labels import Joined, Label, LabelStore
 from agent.monitor import Tick
+from agent.sampling import Strategies, edge_keeps
 from detectors import Reading, Reference, build_reference
 
 
@@ -263,3 +265,42 @@ def test_a_second_opinion_on_concept_drift_joins_the_readings(house: Build) -> N
     it.intake.take_concept_change(change)  # the same state again is no news
     it.intake.take_concept_change(replace(change, version="gone"))
     assert len(it.readings) == 1
+
+
+def test_rules_choose_among_what_was_decoded_and_evidence_does_not_hear_of_it(
+    house: Build,
+) -> None:
+    it = house(reference(), detect={"tick_rows": 10_000})
+    config = SamplingConfig.model_validate(
+        {
+            "rate": 0.25,
+            "errors": True,
+            "classes": [{"prediction": "yes", "rate": 1.0}],
+            "segments": [{"feature": "job", "value": "clerk", "rate": 0.5}],
+        }
+    )
+    sampler = it.intake.sampler
+    sampler.ask_for(Strategies.of(config), scale=1.0)
+    for number in range(400):
+        job, said = ("clerk", "no") if number % 4 == 0 else ("nurse", "yes" if number % 2 else "no")
+        asked = {"instances": [{"age": 30.0, "job": job}]}
+        assert it.intake.take(exchange(f"r-{number}", asked, {"predictions": [said]}))
+    it.intake.flush()
+    [tick] = it.ticks
+    batch = tick.batch
+    assert batch.prediction is not None
+    found = list(
+        zip(batch.prediction.tolist(), batch.columns["job"].tolist(), batch.weight, strict=True)
+    )
+    assert {w for said, _, w in found if said == "yes"} == {1.0}
+    assert {w for said, job, w in found if (said, job) == ("no", "clerk")} == {2.0}
+    assert {w for said, job, w in found if (said, job) == ("no", "nurse")} == {4.0}
+    assert sum(said == "yes" for said, _, _ in found) == 200
+    assert sum(batch.weight) == pytest.approx(400, abs=60)
+    share = {f"r-{n}" for n in range(400) if edge_keeps(f"r-{n}", rate=0.25, salt=b"")}
+    assert {id for id, uniform in zip(batch.ids, batch.uniform, strict=True) if uniform} == share
+    watch = it.intake.monitor.watch("v1")
+    assert watch is not None
+    assert watch.rows == len(share)
+    assert it.intake.dropped == {}  # what no rule wants is no loss
+    assert sampler.dropped == 400 - batch.rows
