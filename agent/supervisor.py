@@ -26,7 +26,9 @@ from agent.probes import Probes
 
 log = structlog.get_logger("remora.supervisor")
 
-DRAIN_S = 5.0
+# A child that has drained needs so long to end, and analysis so long to save.
+END_S = 1.0
+SAVE_S = 5.0
 RESOLVE_EVERY_S = 15.0
 EDGE_HUNG_S = 20.0
 # Analysis may be busy for long with one big request of a person; the edge does not care.
@@ -139,8 +141,9 @@ class Supervisor:
             listener.close()
         # What brings exchanges in goes first: analysis still takes what it ships while it drains.
         ahead = [child for child in self._children() if child is not self._analysis]
-        await asyncio.gather(*(child.stop(grace_s=DRAIN_S + 1.0) for child in ahead))
-        await self._analysis.stop(grace_s=DRAIN_S)
+        drain_s = 0.0 if self._config.proxy is None else self._config.proxy.drain_s
+        await asyncio.gather(*(child.stop(grace_s=drain_s + END_S) for child in ahead))
+        await self._analysis.stop(grace_s=SAVE_S)
         front.close()
         for task in tasks:
             task.cancel()

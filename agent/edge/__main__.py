@@ -9,15 +9,12 @@ import gc
 import signal
 import socket
 import sys
-from typing import Final
 
 import uvloop
 
 from agent.edge.control import Control, Message
 from agent.edge.edge import Edge
 from agent.edge.settings import EdgeSettings
-
-DRAIN_S: Final = 5.0
 
 
 class EdgeProcess:
@@ -26,7 +23,7 @@ class EdgeProcess:
     def __init__(self, control: socket.socket) -> None:
         self._edge: Edge | None = None
         self._loop = asyncio.get_running_loop()
-        self._going: asyncio.Future[float] = self._loop.create_future()
+        self._going: asyncio.Future[float | None] = self._loop.create_future()
         self._starting: asyncio.Task[None] | None = None
         self._control = Control(control, on_message=self._obey, on_end=self._go)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -36,11 +33,11 @@ class EdgeProcess:
         drain_s = await self._going
         edge = self._edge
         if edge is not None:
-            await edge.drain(drain_s)
+            await edge.drain(edge.settings.drain_s if drain_s is None else drain_s)
             await edge.close()
         self._control.close()
 
-    def _go(self, drain_s: float = DRAIN_S) -> None:
+    def _go(self, drain_s: float | None = None) -> None:
         if not self._going.done():
             self._going.set_result(drain_s)
 
@@ -59,7 +56,7 @@ class EdgeProcess:
         elif kind == "grpc" and edge is not None:
             edge.grpc_address = message["address"]
         elif kind == "drain":
-            self._go(float(message.get("timeout_s", DRAIN_S)))
+            self._go(message.get("timeout_s"))
 
     def _start(self, message: Message, fds: list[int]) -> None:
         stable = message["stable"]

@@ -29,6 +29,7 @@ class EdgeSettings:
     flush_records: int = 32
     counters_s: float = 1.0
     sweep_s: float = 0.25
+    drain_s: float = 5.0  # for what is being answered when we are told to go
     drain_idle_s: float = 1.0  # for a last request on connections that are idle when we drain
     # TLS for clients, when there is a certificate; with a CA only for clients that it has signed.
     tls_cert_file: str = ""

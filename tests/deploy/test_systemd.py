@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import load_config, parse_listen
+from agent.config import ProxySource, load_config, parse_listen
 from agent.listeners import addresses
-from agent.supervisor import DRAIN_S
+from agent.supervisor import END_S, SAVE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "deploy" / "systemd" / "remora.service"
@@ -40,8 +40,9 @@ def test_the_supervisor_says_when_it_is_ready_and_has_time_to_stop() -> None:
     assert setting("Type") == "notify"
     assert setting("NotifyAccess") == "main"
     assert "WatchdogSec" not in UNIT.read_text(), "nobody would ping it"
-    # The edge drains, then analysis ends; a second more for each.
-    assert float(setting("TimeoutStopSec")) >= 2 * DRAIN_S + 2
+    # The edges drain, then analysis saves; and something over.
+    drain_s = float(ProxySource.model_fields["drain_s"].default)
+    assert float(setting("TimeoutStopSec")) >= drain_s + END_S + SAVE_S + 2
     # Everybody asked at once would restart what is meant to end.
     assert setting("KillMode") == "mixed"
 

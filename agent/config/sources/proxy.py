@@ -78,6 +78,8 @@ class ProxySource(Section):
     """How long a client may take for the head of a request, or for a TLS handshake."""
     client_idle_s: Seconds = 75.0
     """How long an idle client connection is kept."""
+    drain_s: Seconds = 5.0
+    """How long requests that are being answered are waited for when Remora is told to stop."""
     head_bytes_max: Bytes = 65_536
     """Longest request or response head."""
     capture_bytes_max: Bytes = 1_048_576
