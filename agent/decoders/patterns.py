@@ -21,8 +21,12 @@ MARKER: Final = "[redacted]"
 WINDOW_CHARACTERS: Final = 2_048
 OVERLAP_CHARACTERS: Final = 1_024
 TEXT_CHARACTERS_MAX: Final = 1_048_576  # longer values are taken out whole
+_NOTHING: Final = "\n1 a.B@ \t"  # whoever matches nothing matches it here
 SLOW_S: Final = 0.25  # of processor time, for one window
-_PROBE_CHARACTERS: Final = 256
+# Each length takes a pattern that is too slow at most 2 ** _OPEN_REPEATS_MAX times the one before.
+_PROBE_CHARACTERS: Final = (8, 16, 32, 64, 128, 256)
+_OPEN_REPEATS_MAX: Final = 6
+_OPEN: Final = 16
 _PROBE_S: Final = 0.05
 _OPTIONAL_REPEATS_MAX: Final = 24
 _NESTED_REPEATS_MAX: Final = 4  # of a repeat in a repeat: the parts of an address, say
@@ -78,7 +82,7 @@ def refusal(text: str) -> str | None:
         compiled = re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
         return f"is no regular expression ({error})"
-    if compiled.search("") is not None:
+    if any(match.start() == match.end() for match in compiled.finditer(_NOTHING)):
         return "matches where nothing is: let it need at least one character"
     return _structural(text) or _probed(compiled)
 
@@ -86,6 +90,7 @@ def refusal(text: str) -> str | None:
 def _structural(text: str) -> str | None:
     """What may take exponential time, told by how the pattern is built."""
     groups = [_Group()]
+    opened = 0
     for token in _TOKEN.finditer(text):
         if token["strange"]:
             return "has a group of a kind that is not used here: write it with (?:...)"
@@ -98,6 +103,9 @@ def _structural(text: str) -> str | None:
             groups[-1].forked = True
         elif not token["repeat"]:
             least, most = _bounds(_TOKEN.match(text, token.end()))
+            opened += most - least > _OPEN
+            if opened > _OPEN_REPEATS_MAX:
+                return f"has over {_OPEN_REPEATS_MAX} open repeats: split it into several patterns"
             if not token["close"]:
                 groups[-1].add(least=least, most=most)
                 continue
@@ -142,10 +150,11 @@ def _probed(compiled: "re.Pattern[str]") -> str | None:
         [*(c for c in compiled.pattern if c not in "\\[](){}|?*+^$"), *"a0 -_.@"]
     )
     for letter in letters:
-        started = time.thread_time()
-        compiled.search(letter * _PROBE_CHARACTERS + "\0")
-        if time.thread_time() - started > _PROBE_S:
-            return "is slow on long texts: write fewer open repeats, {1,64} instead of +"
+        for length in _PROBE_CHARACTERS:
+            started = time.thread_time()
+            compiled.search(letter * length + "\0")
+            if time.thread_time() - started > _PROBE_S:
+                return "is slow on long texts: write fewer open repeats, {1,64} instead of +"
     return None
 
 
@@ -199,5 +208,6 @@ class Eraser:
             if match is None or match.start() >= border:
                 at = border
                 continue
-            yield match.start(), match.end()
+            if match.end() > match.start():
+                yield match.start(), match.end()
             at = max(match.end(), at + 1)
