@@ -131,10 +131,10 @@ class Journal:
         if self._told.pop(number, None) is not None:
             self.add(CLOSED, splice, number, int(by_upstream), at, [])
 
-    def untold(self, number: int) -> None:
+    def untold(self, splice: "Splice", number: int) -> None:
         """Nothing more is told of this connection."""
         if self._told.pop(number, None) is not None:
-            self._notice(UNTOLD, number)
+            self.add(UNTOLD, splice, number, 0, 0.0, [])
 
     def flush(self) -> None:
         """What has come together is sent now."""
@@ -169,7 +169,7 @@ class Journal:
                 if number in self._told:
                     splice.untold("http2_headers_lost")
                 else:
-                    self._notice(UNTOLD, number)
+                    self._notice(number)
 
     def _send_notices(self) -> None:
         payload = b"".join(self._notices.values())
@@ -177,9 +177,9 @@ class Journal:
         if self._outbox.put_batch([head, payload], len(head) + len(payload)):
             self._notices.clear()
 
-    def _notice(self, what: int, number: int) -> None:
+    def _notice(self, number: int) -> None:
         if len(self._notices) < _NOTICES_MAX:
-            self._notices[number] = _RECORD.pack(what, number, 0, 0.0, 0)
+            self._notices[number] = _RECORD.pack(UNTOLD, number, 0, 0.0, 0)
 
     def _clear(self) -> None:
         self._parts = []

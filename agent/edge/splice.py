@@ -30,6 +30,7 @@ class Splice(asyncio.Protocol):
     """The client's side, and all that is known of both. Counted among the edge's clients."""
 
     __slots__ = (
+        "__weakref__",
         "_address",
         "_down",
         "_edge",
@@ -48,7 +49,6 @@ class Splice(asyncio.Protocol):
         "_touched",
         "_up",
         "_upstream_gone",
-        "_version",
         "half_closed",
         "transport",
     )
@@ -71,7 +71,6 @@ class Splice(asyncio.Protocol):
         self._number = 0
         self._nonce = b""
         self._address = self._current_address()
-        self._version = b""
         streams = self._streams = Streams()
         may_keep = edge.outbox.has_room
         self._up = FrameWalk(streams, from_client=True, opened=self._opened, may_keep=may_keep)
@@ -121,10 +120,9 @@ class Splice(asyncio.Protocol):
     def eof_received(self) -> bool:
         self.half_closed = True
         far = self._far
-        if far is None or far.half_closed:
-            return False
-        if far.transport.can_write_eof():
-            far.transport.write_eof()
+        if far is None:
+            return self._stage == CONNECTING
+        far.transport.write_eof()  # what it has asked is still answered
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -205,12 +203,6 @@ class Splice(asyncio.Protocol):
         else:
             self._touched = _now()
 
-    def far_ended(self) -> None:
-        """The upstream will send nothing more."""
-        self._upstream_gone = True
-        if self.transport.can_write_eof() and not self.half_closed:
-            self.transport.write_eof()
-
     def far_lost(self, exc: Exception | None) -> None:
         self._far = None
         if self._stage != OPEN:
@@ -257,7 +249,7 @@ class Splice(asyncio.Protocol):
             self._edge.counters.drop(reason)
             self._up.kept.clear()
             self._down.kept.clear()
-            self._edge.journal.untold(self._number)
+            self._edge.journal.untold(self, self._number)
 
     def _wall(self, now: float) -> float:
         return now + self._edge.wall_offset_s
@@ -308,12 +300,11 @@ class Splice(asyncio.Protocol):
 class Far(asyncio.Protocol):
     """The upstream's side of a splice."""
 
-    __slots__ = ("half_closed", "near", "transport")
+    __slots__ = ("near", "transport")
 
     def __init__(self, near: Splice) -> None:
         self.near: Splice | None = near
         self.transport: asyncio.Transport
-        self.half_closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -325,12 +316,7 @@ class Far(asyncio.Protocol):
             self.near.answered(data)
 
     def eof_received(self) -> bool:
-        self.half_closed = True
-        near = self.near
-        if near is None or near.half_closed:
-            return False
-        near.far_ended()
-        return True
+        return False  # a server that says nothing more answers nothing: it is over
 
     def connection_lost(self, exc: Exception | None) -> None:
         near, self.near = self.near, None
