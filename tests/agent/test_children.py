@@ -129,3 +129,69 @@ async def test_a_child_that_is_away_takes_no_message() -> None:
     with ours, theirs:
         assert child.send({"type": "channel"}, [ours.fileno()]) is False
     assert child.pid is None
+
+
+REFUSING = """
+import json, socket, sys
+control = socket.socket(fileno=int(sys.argv[sys.argv.index("--control-fd") + 1]))
+control.send(json.dumps({"type": "refused", "reason": "needs a capability"}).encode())
+"""
+
+
+async def test_a_child_that_refuses_is_asked_again_later_and_that_is_no_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "refusing_child.py").write_text(REFUSING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(children, "BACKOFF_S", (0.0,))
+    spawned: list[Child] = []
+    child = Child(
+        "small",
+        "refusing_child",
+        on_spawn=spawned.append,
+        on_message=lambda _: None,
+        hung_after_s=30.0,
+        refused_wait_s=0.3,
+    )
+    keeping = asyncio.get_running_loop().create_task(child.keep_alive())
+    await until(lambda: child.refused)
+    assert child.refused == "needs a capability"
+    await until(lambda: len(spawned) == 2)
+    assert (child.restarts, child.ready) == (0, False)
+    await child.stop(grace_s=5.0)
+    await asyncio.wait_for(keeping, 5.0)  # no pause is waited out
+
+
+async def test_ready_is_of_the_present_process(nursery: Callable[..., Nursery]) -> None:
+    small = nursery()
+    await until(lambda: small.child.ready)
+    small.child.send({"type": "exit"})
+    await until(lambda: small.spawned == 2 or not small.child.ready)
+    await until(lambda: small.child.ready)
+    assert small.child.refused is None
+    await small.close()
+    assert not small.child.ready
+
+
+def arguments(child: Child) -> list[str]:
+    return Path(f"/proc/{child.pid}/cmdline").read_text().split("\0")
+
+
+async def test_workers_have_one_name_for_people_and_one_each_for_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small_child.py").write_text(CHILD)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    child = Child(
+        "edge-2",
+        "small_child",
+        on_spawn=lambda _: None,
+        on_message=lambda _: None,
+        hung_after_s=30.0,
+        title="edge",
+    )
+    keeping = asyncio.get_running_loop().create_task(child.keep_alive())
+    await until(lambda: child.ready)
+    assert "remora-edge" in arguments(child)
+    await child.stop(grace_s=5.0)
+    await asyncio.wait_for(keeping, 5.0)
