@@ -43,6 +43,9 @@ _EXTENSIONS_MAX: Final = 8
 
 _TCP_BYTES: Final = 20
 _tcp: Final = Struct("!HHIIBB").unpack_from
+# Version and length, total length, fragment, protocol; addresses and ports side by side; of TCP:
+# sequence, acknowledgement, length, flags.
+_plain: Final = Struct("!BxH2xHxB2x12sIIBB").unpack_from
 
 
 def network_at(data: Octets, at: int, end: int, link: int) -> int:
@@ -91,17 +94,23 @@ def locate(data: Octets, at: int, end: int) -> Located | Rejection:
     """
     if at + 40 > end:  # IPv4 and TCP without options; IPv6 alone
         return _too_short(data, at, end)
-    version = data[at]
+    # Most packets are IPv4 without options: one look at both headers says it all.
+    version, total, fragment, protocol, key, seq, ack, offset, flags = _plain(data, at)
     if version == 0x45:
-        # The usual case: no options, so addresses and ports stand side by side.
-        tcp_at = at + 20
-        total = data[at + 2] << 8 | data[at + 3]
-        key = data[at + 12 : at + 24]
-        if data[at + 9] != 6:
+        if protocol != 6:
             return "other"
-        if data[at + 6] & 0x3F or data[at + 7]:
+        if fragment & 0x3FFF:
             return "fragment"
-    elif version >> 4 == 4:
+        stop = at + total if total else end
+        payload_at = at + 20 + (offset >> 4) * 4
+        if stop <= end and offset >= 0x50 and payload_at <= stop:
+            return key, seq, ack, flags, payload_at, stop
+        return "cut" if stop > end else "malformed"
+    return _locate_rare(data, at, end, version)
+
+
+def _locate_rare(data: Octets, at: int, end: int, version: int) -> Located | Rejection:
+    if version >> 4 == 4:
         header = (version & 15) * 4
         tcp_at = at + header
         total = data[at + 2] << 8 | data[at + 3]
