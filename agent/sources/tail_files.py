@@ -10,7 +10,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -34,6 +34,7 @@ class Found:
     key: FileKey
     size: int
     changed_ns: int
+    stranger: bool = False  # of no name that is followed: it must be the one that is missed
 
 
 class Follower:
@@ -69,7 +70,6 @@ class Follower:
         size = os.fstat(self._file).st_size
         middle = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
         self._begin(size, skip_first=middle)
-        self._know_prefix()
 
     def read(self) -> list[Line]:
         """Whole lines that were added, a bounded number of bytes at once."""
@@ -83,7 +83,7 @@ class Follower:
         found = self._lines.feed(data)
         self._dropped["line_too_long"] += self._lines.too_long - too_long
         if self._prefix_bytes < PREFIX_BYTES_MAX:
-            self._know_prefix()
+            self.know_prefix()
         return found
 
     @property
@@ -115,6 +115,11 @@ class Follower:
             digest=self._digest,
         )
 
+    def know_prefix(self) -> None:
+        """Take the first bytes for what tells this file from others."""
+        prefix = os.pread(self._file, PREFIX_BYTES_MAX, 0)
+        self._prefix_bytes, self._digest = len(prefix), _digest(prefix)
+
     def status(self) -> os.stat_result:
         return os.fstat(self._file)
 
@@ -126,10 +131,6 @@ class Follower:
             offset=offset, line_bytes_max=self._line_bytes_max, skip_first=skip_first
         )
         self._prefix_bytes, self._digest = 0, _digest(b"")
-
-    def _know_prefix(self) -> None:
-        prefix = os.pread(self._file, min(PREFIX_BYTES_MAX, self._lines.read), 0)
-        self._prefix_bytes, self._digest = len(prefix), _digest(prefix)
 
     def _is_same(self) -> bool:
         if self._prefix_bytes == 0:
@@ -169,7 +170,7 @@ class Files:
         """Look at the directory: what is new is opened, what is gone for long is let go of."""
         found = {file.key: file for file in self._matching()}
         if self._is_first:
-            found |= {file.key: file for file in self._moved_away(set(found))}
+            found = {file.key: file for file in self._moved_away(set(found))} | found
         for key, follower in list(self._open.items()):
             follower.gone = key not in found
             if not follower.gone:
@@ -224,11 +225,17 @@ class Files:
             follower.close()
             return
         mark = self._checkpoint.marks.get(file.key)
-        if mark is not None:
-            if not follower.resume(mark):
-                self._dropped["file_begun_anew"] += 1
-        elif self._at_end:
+        resumed = mark is not None and follower.resume(mark)
+        if file.stranger and not (resumed and mark is not None and mark.prefix_bytes):
+            follower.close()
+            return
+        if mark is not None and not resumed:
+            self._dropped["file_begun_anew"] += 1
+        if mark is None and self._at_end:
             follower.skip_to_end()
+        if not resumed:
+            # From now on it is missed when it is gone, though no line of it was taken yet.
+            follower.know_prefix()
             self.taken(follower, follower.ended)
         follower.changed_at = now
         self._open[file.key] = follower
@@ -268,7 +275,7 @@ class Files:
                 for entry in islice(entries, NEIGHBOURS_MAX):
                     file = _look(entry.path)
                     if file is not None and file.key in missing:
-                        yield file
+                        yield replace(file, stranger=True)
 
     def _names(self) -> Iterator[str]:
         """A file in each directory that the pattern names."""
