@@ -13,6 +13,7 @@ from agent.admin.view import CallbackAnswer, Json, Refused
 from agent.edge_totals import quantile
 from agent.families import RolloutFigures, ScrapeInput, families
 from agent.label_parsing import parse_labels
+from agent.latency import SHARES
 from agent.source_status import completeness
 from agent.version_watch import VersionWatch
 from detectors import Monitor
@@ -72,6 +73,8 @@ class AgentView:
             "requests_total": agent.totals.requests,
             "drops": dict(self._drops()),
             "undecoded": list(agent.intake.last_errors)[-UNDECODED_SHOWN:],
+            "latency": _latency(agent.latencies.quantiles(time.time())),
+            "slo": [one.as_json() for one in agent.objectives.standings(time.time())],
             "states": dict(states),
             "concept": watch.concept_status if watch else "insufficient_data",
             "quality": _quality(watch),
@@ -159,6 +162,8 @@ class AgentView:
                 deliveries=agent.controller.retraining.delivery.deliveries,
                 rollbacks=agent.controller.facts.rollbacks,
                 generations=agent.intake.generations.versions,
+                latencies=agent.latencies.quantiles(time.time()),
+                standings=agent.objectives.standings(time.time()),
                 provisional=monitor.provisional,
                 completeness=completeness(agent.source_status()),
                 **self._from_ledger(),
@@ -321,6 +326,18 @@ def _feature_entries(monitor: Monitor) -> list[Json]:
             **figures,
         }
         for name, figures in monitor.effects().items()
+    ]
+
+
+def _latency(found: Mapping[tuple[str, str], Sequence[float]]) -> list[Json]:
+    """Durations in seconds, by version and route, at the shares that are asked for."""
+    return [
+        {
+            "version": version,
+            "route": route,
+            **{f"p{share * 100:g}_s": at for share, at in zip(SHARES, durations, strict=True)},
+        }
+        for (version, route), durations in found.items()
     ]
 
 

@@ -12,6 +12,7 @@ from agent.drift_families import drift_families, fleet_families, quality_familie
 from agent.edge.counters import CODES
 from agent.generation_families import generation_families
 from agent.intake import DELAY_BOUNDS_S
+from agent.latency_families import latency_families
 from agent.scrape import RolloutFigures, Row, ScrapeInput, family, label
 from exporters.prometheus import Family, FamilyKind, Histogram
 
@@ -22,6 +23,7 @@ def families(seen: ScrapeInput) -> list[Family]:
     """Every family that has something to say."""
     made = [
         *_traffic(seen),
+        *latency_families(seen),
         *_intake(seen),
         *generation_families(seen),
         *drift_families(seen),

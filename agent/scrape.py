@@ -13,6 +13,7 @@ from typing import Final
 from agent.edge_totals import EdgeTotals
 from agent.generation_totals import VersionTokens
 from agent.intake import Delays
+from agent.objectives import Standing
 from agent.resources import Resources
 from agent.version_watch import VersionWatch
 from exporters.prometheus import Family, FamilyKind, Histogram
@@ -62,6 +63,8 @@ class ScrapeInput:
     outbox: Mapping[str, int] = field(default_factory=dict)
     rollout: RolloutFigures | None = None
     rollbacks: Mapping[str, int] = field(default_factory=dict)
+    latencies: Mapping[tuple[str, str], Sequence[float]] = field(default_factory=dict)
+    standings: Sequence[Standing] = ()
     sampling_cpu_s: Mapping[str, float] = field(default_factory=dict)  # by part, for the budget
     budgets_held: Mapping[str, bool] = field(default_factory=dict)
     generations: Mapping[str, VersionTokens] = field(default_factory=dict)  # by version

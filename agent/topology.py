@@ -29,16 +29,22 @@ from agent.channels import Channels, Receivers
 from agent.concept_child import ConceptChild
 from agent.config import Config
 from agent.controller import Controller
+from agent.edge.routing import Routes
 from agent.edge_totals import EdgeTotals
+from agent.exchange import Exchange
+from agent.inference import Inference
 from agent.intake import Intake
 from agent.labels import Joined, LabelStore
+from agent.latency import Latencies
 from agent.monitor import Tick
+from agent.objectives import Objectives
 from agent.resources import AgentResources, ServerResources
 from agent.sampling_rates import SamplingRates, memory_bytes
 from agent.source_status import Counted, TapLosses, source_status
 from agent.source_tasks import SourceTasks
 from agent.sources.opening import open_sources
 from agent.sources.proxy import EdgeCounters, Outcome
+from agent.sources.sampler import Sampler
 from agent.state import Snapshot
 from agent.upstream_watch import UpstreamWatch
 from detectors import Reading, Reference
@@ -76,6 +82,9 @@ class Agent:
         self.totals = EdgeTotals(
             workers=workers or 1, routes=tuple((route.name, route.pattern) for route in routes)
         )
+        named = Routes(tuple((route.name, route.pattern) for route in routes))
+        self.latencies = Latencies(lambda path: named.names[named.index(path.encode())])
+        self.objectives = Objectives(config.slo)
         self.tap_losses = TapLosses()
         self.upstream = UpstreamWatch()
         self.sampling = SamplingRates(
@@ -117,7 +126,7 @@ class Agent:
         client_key = config.rollout.client_key
         self.channels = Channels(
             Receivers(
-                exchange=self.intake.take,
+                exchange=self._take,
                 outcomes=self._on_outcomes,
                 counters=self._on_counters,
                 generation=self.controller.on_generation,
@@ -132,7 +141,7 @@ class Agent:
         self.sampling.tell = lambda order: self.channels.send_sampling()
         self.sampling.found = self.intake.monitor.findings.append
         self.view = AgentView(self)
-        self.sources = SourceTasks((), self.intake.take)
+        self.sources = SourceTasks((), self._take)
         self._tell_supervisor = tell_supervisor
         self._tasks: list[asyncio.Task[None]] = []
         self._admin: AdminServer | None = None
@@ -162,8 +171,9 @@ class Agent:
             listeners=listeners or {},
             state_dir=self.config.state_dir,
             take_labels=self.view.take_labels,
+            sampler=Sampler(keeps=self.sampling.keeps, weight=self.sampling.weight),
         )
-        self.sources = SourceTasks(opened, self.intake.take)
+        self.sources = SourceTasks(opened, self._take)
         self.sources.start()
         self._tasks = [
             self._every(lambda: TICK_EVERY_S, self._tick),
@@ -256,6 +266,11 @@ class Agent:
 
     # Rows, labels, readings.
 
+    def _take(self, taken: Exchange | Inference) -> bool:
+        if isinstance(taken, Exchange):
+            self.latencies.take(taken, time.time())
+        return self.intake.take(taken)
+
     def _on_tick(self, tick: Tick) -> None:
         infinite = infinite_cells(tick.batch)
         if infinite:
@@ -277,7 +292,10 @@ class Agent:
         self.sampling.step()
 
     async def _note_history(self) -> None:
-        self.view.note(time.time())
+        now = time.time()
+        self.view.note(now)
+        if self.totals.edges:  # before all are heard, sums are less than they were
+            self.objectives.update(self.totals.cells(), now)
 
     async def _measure_resources(self) -> None:
         if self.capture is not None:
@@ -293,6 +311,7 @@ class Agent:
                     "view": self.view.state(),
                     "totals": self.totals.state(),
                     "sampling": self.sampling.state(),
+                    "objectives": self.objectives.state(),
                 },
                 now=self._snapshot_at,
             )
@@ -306,6 +325,7 @@ class Agent:
             self.view.restore(state["view"])
             self.totals.restore(state.get("totals", {"start_id": ""}))
             self.sampling.restore(state.get("sampling", {"scale": 1.0, "why": "none"}))
+            self.objectives.restore(state.get("objectives", {}))
         except (KeyError, TypeError, ValueError) as error:
             log.error("snapshot not used, detectors start anew", error=repr(error))
 

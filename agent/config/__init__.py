@@ -35,6 +35,7 @@ from agent.config.lifecycle import (
     WebhookTarget,
 )
 from agent.config.load import Where, load_config, load_with_places
+from agent.config.objectives import ObjectiveConfig
 from agent.config.reload import Changes
 from agent.config.rollout import CandidateConfig, DeltaConfig, MarginConfig, RolloutConfig
 from agent.config.secret import Secret, read_secret
@@ -78,6 +79,7 @@ __all__ = [
     "LabelsConfig",
     "MarginConfig",
     "ModelConfig",
+    "ObjectiveConfig",
     "Problem",
     "ProtocolConfig",
     "ProxySource",

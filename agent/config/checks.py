@@ -16,6 +16,7 @@ from agent.config.key_path import KeyPath
 from agent.config.lifecycle import QualityTrigger, WebhookTarget
 from agent.config.section import Section
 from agent.config.sources import ProxySource, PushSource, TailSource
+from agent.edge.counters import bound_above
 
 if TYPE_CHECKING:
     from agent.config.tree import Config
@@ -30,6 +31,7 @@ def cross_check(config: "Config") -> Iterator[Finding]:
     yield from _doubles(config)
     yield from _protocol(config)
     yield from _sampling(config)
+    yield from _objectives(config)
     yield from _resources(config)
     for index, target in enumerate(config.webhooks.targets):
         yield from _target(config, target, ("webhooks", "targets", index))
@@ -70,6 +72,7 @@ def _doubles(config: "Config") -> Iterator[Finding]:
     lists: tuple[tuple[KeyPath, tuple[str, ...]], ...] = (
         (("schema", "features"), tuple(f.name for f in config.schema_.features)),
         (("triggers",), tuple(t.name for t in config.triggers)),
+        (("slo",), tuple(objective.name for objective in config.slo)),
         (("webhooks", "targets"), tuple(t.name for t in config.webhooks.targets)),
         (("admin", "tokens"), tuple(t.name for t in config.admin.tokens)),
     )
@@ -110,6 +113,19 @@ def _protocol(config: "Config") -> Iterator[Finding]:
             yield where, "needs exactly one of path, pattern and feature: write a rule for each"
     if config.capture.text and not config.capture.enabled:
         yield ("capture", "text"), "writes nothing unless capture.enabled: set that too"
+
+
+def _objectives(config: "Config") -> Iterator[Finding]:
+    routes = (
+        {"other", *(route.name for route in config.proxy.routes)} if config.proxy else {"other"}
+    )
+    for index, objective in enumerate(config.slo):
+        if objective.route is not None and objective.route not in routes:
+            known = ", ".join(sorted(routes))
+            yield (
+                ("slo", index, "route"),
+                f"is none of the proxy's routes ({known}): name one of them",
+            )
 
 
 def _sampling(config: "Config") -> Iterator[Finding]:
@@ -230,6 +246,14 @@ def notices(config: "Config") -> Iterator[Finding]:
         )
     if config.triggers and config.retrain.via == "none":
         yield ("retrain", "via"), "is none: triggers are recorded and nobody is asked to retrain"
+    for index, objective in enumerate(config.slo):
+        judged_s = objective.latency_s and bound_above(objective.latency_s)
+        if objective.latency_s and judged_s != objective.latency_s:
+            above = "never: it is above all buckets" if judged_s is None else f"by {judged_s:g} s"
+            yield (
+                ("slo", index, "latency_s"),
+                f"is no bound of a bucket, requests are judged {above}",
+            )
     if config.sampling.rate == 0:
         yield ("sampling", "rate"), "is 0: traffic is relayed and nothing is looked at"
     tap, proxy = config.tap, config.proxy

@@ -25,6 +25,7 @@ from agent.config.detection import (
 )
 from agent.config.key_path import dotted
 from agent.config.lifecycle import RetrainConfig, TriggerConfig, WebhooksConfig, WebhookTarget
+from agent.config.objectives import ObjectiveConfig
 from agent.config.reload import Changes, compare, overlaid
 from agent.config.rollout import RolloutConfig
 from agent.config.secret import REVEAL
@@ -60,6 +61,8 @@ class Config(Section):
     """How drift is looked for."""
     labels: LabelsConfig = LabelsConfig()
     """How labels are joined to predictions."""
+    slo: tuple[ObjectiveConfig, ...] = ()
+    """What the service has promised."""
     resources: ResourcesConfig = ResourcesConfig()
     """Which process is the model server."""
     export: ExportConfig = ExportConfig()

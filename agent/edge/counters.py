@@ -31,6 +31,17 @@ BOUNDS_S: Final = (
 )
 _BUCKETS: Final = len(BOUNDS_S) + 1
 
+
+def bound_above(duration_s: float) -> float | None:
+    """The upper bound of a duration's bucket; None when it is above all of them.
+
+    >>> bound_above(0.1), bound_above(0.2), bound_above(100.0)
+    (0.1, 0.25, None)
+    """
+    place = bisect_left(BOUNDS_S, duration_s)
+    return BOUNDS_S[place] if place < len(BOUNDS_S) else None
+
+
 # The first five are status classes: index status // 100 - 1.
 CODES: Final = (
     "1xx",

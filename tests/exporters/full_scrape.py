@@ -16,6 +16,7 @@ from agent.generation import Generation
 from agent.generation_totals import GenerationTotals, VersionTokens
 from agent.intake import DELAY_BOUNDS_S, Delays
 from agent.labels import Joined
+from agent.objectives import Standing
 from agent.resources import Resources
 from agent.sources.proxy import EdgeCounters, RouteCounters
 from agent.version_watch import VersionWatch, WatchSettings
@@ -180,6 +181,15 @@ def scrape_input(**changes: Any) -> ScrapeInput:
             pairs={"agree": 38, "differ": 2},
         ),
         rollbacks={"errors": 1},
+        latencies={("v1", "other"): [0.004, 0.009, 0.02, 0.05]},
+        standings=[
+            Standing(
+                name="answered",
+                objective=0.999,
+                burn={"5m": 2.0, "30m": 1.5, "1h": 1.25, "6h": 0.5, "3d": None},
+                remaining=0.75,
+            )
+        ],
         generations=generations(),
     )
     return replace(made, **changes)
