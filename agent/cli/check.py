@@ -88,6 +88,7 @@ def _problems(config: "Config", where: "Where") -> list[Any]:
     named = {problem.key for problem in problems}
     readers = [config.admin.operator_token, config.retrain.signing_secret]
     readers += [token.secret for token in config.admin.tokens]
+    readers += [source.secret for source in config.sources if source.kind == "push"]
     for target in config.webhooks.targets:
         readers += [target.signing_secret, target.access_token]
     for read in readers:

@@ -112,7 +112,7 @@ def push_server(application: Any, source: PushSource, dropped: Counter[str]) -> 
         limit_concurrency=source.connections_max,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=2,
-        ssl_certfile=None if tls is None else str(tls.certificate_file),
+        ssl_certfile=None if tls is None else str(tls.cert_file),
         ssl_keyfile=None if tls is None else str(tls.key_file),
         ssl_ca_certs=None if tls is None or tls.client_ca_file is None else str(tls.client_ca_file),
         ssl_cert_reqs=ssl.CERT_REQUIRED if source.auth == "mtls" else ssl.CERT_NONE,

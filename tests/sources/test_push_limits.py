@@ -161,7 +161,7 @@ async def test_mutual_tls_admits_who_our_authority_signed(
 ) -> None:
     keys = certificates(tmp_path, program("openssl"))
     tls = {
-        "certificate_file": keys["server"][0],
+        "cert_file": keys["server"][0],
         "key_file": keys["server"][1],
         "client_ca_file": keys["authority"][0],
     }

@@ -17,7 +17,7 @@ from agent.config.sources.rows import RowNames
 class TlsConfig(Section):
     """TLS on the listener. Certificates are read at start."""
 
-    certificate_file: FilePath
+    cert_file: FilePath
     """The certificate and what it was signed by, PEM."""
     key_file: FilePath
     """Its private key, PEM."""
