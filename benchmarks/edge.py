@@ -189,7 +189,7 @@ def edge(name: str, upstream: int, *, rate: float) -> Iterator[Proxy]:
             "type": "start",
             "settings": {"sampling_rate": rate},
             "stable": {"address": f"127.0.0.1:{upstream}", "version": "1"},
-            "listen": 1,
+            "listeners": ["proxy"],
         }
         socket.send_fds(ours, [json.dumps(start).encode()], [listener.fileno(), channel.fileno()])
         listener.close()

@@ -93,7 +93,7 @@ def edge() -> list[Memory]:
             "type": "start",
             "settings": {"sampling_rate": 1.0},
             "stable": {"address": address, "version": "1"},
-            "listen": 1,
+            "listeners": ["proxy"],
         }
         fds = [listener.fileno(), channel.fileno()]
         socket.send_fds(ours, [json.dumps(start).encode()], fds)

@@ -24,6 +24,7 @@ from agent.edge.routing import Router, Routes, Slot
 from agent.edge.settings import EdgeSettings
 from agent.edge.shadow import Shadows
 from agent.edge.splice import Splice
+from agent.edge.templates import Templates
 from agent.edge.upstream import TIMEOUT, UNREACHABLE, connect
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Edge:
         self.routes = Routes(settings.routes)
         self.counters = Counters(self.routes.names)
         self.reader = HeadReader(settings.client_key, self.routes.index)
+        self.templates = Templates()
         self.minter = Minter()
         self.tls = Sides(settings)
         self.router = Router(

@@ -12,7 +12,7 @@ from typing import Final
 from agent.edge import channel
 
 # Of the answers; `minted` is not looked up.
-_X_REQUEST_ID, _CE_ID, _TRACEPARENT, MINTED = range(len(channel.ID_ORIGINS))
+X_REQUEST_ID, _CE_ID, TRACEPARENT, MINTED = range(len(channel.ID_ORIGINS))
 
 _REQUEST_LINE = re.compile(rb"([!-~]+) (?:https?://[^/? ]*)?([^? \r\n]*)[^ \r\n]* HTTP/1\.([01])")
 _ID_BYTES: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"
@@ -36,9 +36,11 @@ _LINES_MAX: Final = 4_096
 _HEADERS_MAX: Final = 1_024
 _LINE_KEPT_BYTES_MAX: Final = 512
 
-_PLAIN, _LENGTH, _HOST, _CODING, _CONNECTION, _UPGRADE, _OUT, _KEY, _MASKED = range(5, 14)
+_PLAIN, LENGTH, _HOST, _CODING, _CONNECTION, _UPGRADE, _OUT, _KEY, _MASKED = range(5, 14)
+# Headers in which there is nothing that differs from one request of a client to the next.
+PLAIN_KINDS: Final = frozenset({_PLAIN, _HOST, _CONNECTION, _OUT, _KEY})
 _KINDS: Final = {
-    b"content-length": _LENGTH,
+    b"content-length": LENGTH,
     b"host": _HOST,
     b"transfer-encoding": _CODING,
     # What hands headers on as variables (CGI, WSGI) cannot tell these from the real ones.
@@ -47,9 +49,9 @@ _KINDS: Final = {
     b"connection": _CONNECTION,
     b"keep-alive": _OUT,
     b"upgrade": _UPGRADE,
-    b"x-request-id": _X_REQUEST_ID,
+    b"x-request-id": X_REQUEST_ID,
     b"ce-id": _CE_ID,
-    b"traceparent": _TRACEPARENT,
+    b"traceparent": TRACEPARENT,
 }
 
 
@@ -165,12 +167,12 @@ class HeadReader:
             if length is not None:
                 head.length = length
                 continue
-            if text.startswith(id_start) and head.id_from != _X_REQUEST_ID:
+            if text.startswith(id_start) and head.id_from != X_REQUEST_ID:
                 # An id as it was spelled last time: a third of what `_header` takes for it.
                 id = text[len(id_start) :]
                 if len(id) <= 128 and id.translate(_AS_LETTERS).isalnum():
                     head.id = id
-                    head.id_from = _X_REQUEST_ID
+                    head.id_from = X_REQUEST_ID
                     continue
             if not self._header(head, text):
                 return None
@@ -188,13 +190,13 @@ class HeadReader:
         value = value.strip(b" \t")
         kind = self._kinds.get(name)
         if kind is None:
-            kind = self._kind(name)
+            kind = self.kind(name)
         if kind <= _CE_ID:
             acceptable = 1 <= len(value) <= 128 and value.translate(_AS_LETTERS).isalnum()
             if kind < head.id_from and acceptable:
                 head.id = value
                 head.id_from = kind
-                if kind == _X_REQUEST_ID and text == name + b": " + value:
+                if kind == X_REQUEST_ID and text == name + b": " + value:
                     self._id_start = name + b": "
         elif kind == _PLAIN:
             if len(text) <= _LINE_KEPT_BYTES_MAX:
@@ -207,7 +209,7 @@ class HeadReader:
             if len(self._hosts) >= _HEADERS_MAX:
                 self._hosts.clear()
             self._hosts.add(text)
-        elif kind == _LENGTH:
+        elif kind == LENGTH:
             # Python's int() takes more than HTTP does: signs, underscores, other digits.
             if not value.isdigit() or len(value) > 18:
                 return False
@@ -230,7 +232,8 @@ class HeadReader:
             self._lines[text] = line
         return line
 
-    def _kind(self, name: bytes) -> int:
+    def kind(self, name: bytes) -> int:
+        """What a header of that name is to the edge."""
         lower = name.lower()
         if lower == self._key:
             kind = _KEY
@@ -267,16 +270,25 @@ class HeadReader:
             head.key = head.key or value
         elif kind == _OUT:
             head.edited = True
-        elif head.id_from > _TRACEPARENT:
-            _identify(head, value)
+        elif head.id_from > TRACEPARENT:
+            traced = trace_id(value)
+            if traced is not None:
+                head.id = traced
+                head.id_from = TRACEPARENT
         return True
 
 
-def _identify(head: RequestHead, value: bytes) -> None:
+def is_id(value: bytes) -> bool:
+    """Whether all of it may be in an id; how long it is, is the caller's to look at."""
+    return value.translate(_AS_LETTERS).isalnum()
+
+
+def trace_id(value: bytes) -> bytes | None:
+    """Trace and span of a traceparent, as an id; None when it is not valid or names nothing."""
     trace = _TRACE.fullmatch(value)
-    if trace is not None and trace[1].strip(b"0") and trace[2].strip(b"0"):
-        head.id = trace[1] + b"-" + trace[2]
-        head.id_from = _TRACEPARENT
+    if trace is None or not trace[1].strip(b"0") or not trace[2].strip(b"0"):
+        return None
+    return trace[1] + b"-" + trace[2]
 
 
 def _settle_upgrade(head: RequestHead) -> None:

@@ -42,7 +42,7 @@ class Client(InFlight):
 
     def __init__(self, edge: "Edge") -> None:
         super().__init__(edge)
-        self._framing = RequestFraming(edge.reader)
+        self._framing = RequestFraming(edge.reader, edge.templates)
         self._attempt = 0  # at connecting; an older attempt's result is nobody's any more
         self._upstream: UpstreamConnection | None = None
         self._sent_bytes = 0
@@ -74,6 +74,14 @@ class Client(InFlight):
                 # The same kind of thing again, in one piece.
                 self._stage = WAIT
                 self._start(last, framing.again(data) if last.forwarded else data)
+            elif framing.template is not None and not self._held:
+                # The same kind of thing with another id.
+                found = framing.alike(data)
+                if found is None:
+                    self._begin(data)
+                else:
+                    self._stage = WAIT
+                    self._start(framing.last, found)
             else:
                 self._begin(self._held + data if self._held else data)
         elif stage == BODY:
