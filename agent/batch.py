@@ -41,6 +41,8 @@ class Batch:
     schema: Schema  # the one it was laid out by
     type_changes: Mapping[str, int]  # feature -> cells of another type, which are missing here
     unexpected: Mapping[str, int]  # rows with a column the schema does not know; bounded
+    # What people wrote and were answered, `rows` each; only where `capture.text` asks for it.
+    texts: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +148,23 @@ def lay_out(
         schema=schema,
         type_changes=type_changes,
         unexpected=unexpected,
+        texts=_texts(pieces),
     )
+
+
+def _texts(pieces: Sequence[_Piece]) -> dict[str, list[str | None]]:
+    """The texts of all pieces; None for rows that have none."""
+    names = dict.fromkeys(name for piece in pieces for name in piece.inference.texts)
+    return {
+        name: [
+            text
+            for piece in pieces
+            for text in piece.inference.texts.get(name, (None,) * piece.inference.row_count)[
+                piece.start : piece.stop
+            ]
+        ]
+        for name in names
+    }
 
 
 def _columns(

@@ -2,8 +2,9 @@
 
 Lines are appended as ticks end, so a crash costs at most the line being written, and analysis
 needs no Parquet library for it (that alone is 50 MB of memory); jobs read the segments as they
-are. Raw bytes are never written, nor are redacted features. Sensitive ones are: a model that was
-trained with them cannot be retrained without; list them under `redact` where that is not wanted.
+are. Raw bytes are never written, nor are redacted features, nor texts of language models unless
+`capture.text` asks for them. Sensitive features are: a model that was trained with them cannot be
+retrained without; list them under `redact` where that is not wanted.
 """
 
 import math
@@ -228,6 +229,9 @@ def _rows(
     features = len(names)
     names += ["prediction", "score", "request_id", "row", "at", "version", "tick"]
     names.append("sampling_weight")
+    # Prompts and replies of language models, where the operator asked for them.
+    texts = [name for name in batch.texts if f"{name}.text" not in hidden]
+    names += [f"{name}.text" for name in texts]
     places = chosen.places
     count = len(places)
     nothing: list[Any] = [None] * count
@@ -241,6 +245,7 @@ def _rows(
         [batch.version] * count,
         [tick] * count,
         chosen.weight.tolist(),
+        *([batch.texts[name][place] for place in places.tolist()] for name in texts),
     ]
     for cells in zip(*columns, strict=True):
         yield dict(zip(names, cells, strict=True))

@@ -7,7 +7,7 @@ bytes that strangers chose, in the middle of a pure pipeline that replay runs as
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from agent.exchange import Exchange
 from agent.generation import Generation
@@ -138,6 +138,9 @@ class JsonPathSettings:
     route: str | None = None
 
 
+_CUT: Final = 1_024  # as long as a match may be; see `OVERLAP_CHARACTERS` of patterns
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedactionRule:
     """What never leaves the decoders: one of a path, a pattern and the name of a feature."""
@@ -156,6 +159,12 @@ class DecoderSettings:
     redact: tuple[RedactionRule, ...] = ()
     # How much of a prompt and a reply an inference may carry along, for captures; 0: nothing.
     text_kept_characters: int = 0
+
+    @property
+    def text_read_characters(self) -> int:
+        """How much of a text a decoder carries: where it is cut must not hide from a pattern."""
+        patterned = any(rule.pattern is not None for rule in self.redact)
+        return self.text_kept_characters and self.text_kept_characters + _CUT * patterned
 
 
 class Decoder(Protocol):

@@ -72,7 +72,7 @@ class Embeddings:
             body_ids=(None, said.get("id") if isinstance(said, dict) else None),
         )
         generation = _generation(exchange, tokens, inference.weight)
-        kept = self._settings.text_kept_characters
+        kept = self._settings.text_read_characters
         texts = {"prompt": [prompt.text[:kept] for prompt in prompts]} if kept else {}
         return replace(
             inference, vectors={"embedding": vectors}, generation=generation, texts=texts

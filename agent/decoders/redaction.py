@@ -46,6 +46,7 @@ class Redaction:
     def __init__(self, settings: DecoderSettings) -> None:
         """Raises `SettingsError` for a rule that cannot be kept."""
         self._limits = settings.limits
+        self._text_characters = settings.text_kept_characters
         self._paths: list[tuple[Step, ...]] = []
         self._erasers: list[Eraser] = []
         self._features: set[str] = set()
@@ -221,7 +222,8 @@ class Redaction:
         for name, entries in inference.outputs.items():
             outputs[self._text(name)] = [self._entry(entry) for entry in entries]
         texts = {
-            name: [self._text(text) for text in texts] for name, texts in inference.texts.items()
+            name: [self._text(text)[: self._text_characters] for text in texts]
+            for name, texts in inference.texts.items()
         }
         return replace(inference, names=names, rows=rows, outputs=outputs, texts=texts)
 

@@ -243,7 +243,7 @@ def _inference(
     for place, name in enumerate(names):
         if name.startswith("reply."):
             outputs[name] = [row[place] for row in rows]
-    kept_characters = settings.text_kept_characters
+    kept_characters = settings.text_read_characters
     texts: dict[str, list[str]] = {}
     if kept_characters:
         texts["prompt"] = [prompt.text[:kept_characters] for prompt in prompts]

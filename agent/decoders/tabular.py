@@ -62,6 +62,8 @@ def cells_of(rows: Sequence[Sequence[Any]], limits: DecodeLimits) -> Rows:
     Raises:
         DecodeError: ragged_rows, too_many_columns, too_deep, wrong_type, empty_batch.
     """
+    if not rows:
+        raise DecodeError(DecodeReason.EMPTY_BATCH, "no rows")
     cells: Sequence[Any] = rows
     width = 1
     for _ in range(limits.depth_max):
