@@ -9,6 +9,7 @@ set -eu
 WANTED="
 nginx nginx-light
 wrk wrk
+h2load nghttp2-client
 strace strace
 prometheus prometheus
 promtool prometheus
