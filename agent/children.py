@@ -119,7 +119,7 @@ class Child:
             self.pid = process.pid
             self.last_pong_at = loop.time()
             self._unanswered = 0
-            self.ready = self._refuses = False
+            self._refuses = False
             loop.add_reader(ours, self._readable)
             pinging = loop.create_task(self._watch(process))
             try:

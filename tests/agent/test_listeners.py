@@ -63,7 +63,6 @@ def test_they_come_with_their_names_and_the_variables_go(
     "environ",
     [
         {},
-        {"LISTEN_PID": "1", "LISTEN_FDS": "1"},  # meant for somebody else
         {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "many"},
         {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "-1"},
         {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0"},
@@ -72,6 +71,15 @@ def test_they_come_with_their_names_and_the_variables_go(
 def test_what_is_not_meant_for_us_is_left_alone(environ: dict[str, str]) -> None:
     assert inherited(environ) == []
     assert environ == {}
+
+
+def test_what_is_meant_for_another_process_is_left_alone(
+    hand_on: Callable[..., dict[str, str]],
+) -> None:
+    environ = hand_on(listening(), names="proxy") | {"LISTEN_PID": "1"}
+    assert inherited(environ) == []
+    assert environ == {}
+    os.fstat(FIRST_FD)
 
 
 def test_a_number_beyond_all_sense_ends_somewhere(hand_on: Callable[..., dict[str, str]]) -> None:

@@ -12,7 +12,7 @@ async def test_a_request_on_a_connection_that_was_idle_is_answered_and_is_the_la
 ) -> None:
     upstream = house.upstream()
     edge = await house.start(upstream, drain_idle_s=30.0)
-    client = await house.client()
+    client, late = await house.client(), await house.client()
     await client.send(POST)  # the same bytes again take a path of their own
     server = await upstream.accept()
     await server.until(b"hello")
@@ -24,6 +24,10 @@ async def test_a_request_on_a_connection_that_was_idle_is_answered_and_is_the_la
     await server.until(b"hello")
     await server.send(OK)
     assert (await client.rest()).endswith(b"\r\nConnection: close\r\n\r\nok")
+    await late.send(POST)  # a whole exchange later, and still not too late
+    await server.until(b"hello")
+    await server.send(OK)
+    assert (await late.rest()).endswith(b"\r\nConnection: close\r\n\r\nok")
     await draining
 
 
