@@ -1,4 +1,4 @@
-"""What the edge costs: CPU and system calls per request, against nginx and an aiohttp proxy.
+"""What the edge costs: CPU and system calls per request, against nginx, HAProxy and aiohttp.
 
 Everything runs on loopback and in one alternating run: each round measures every proxy once, in
 turn forward and backward. CPU time is the kernel's own account of the process (`schedstat`), which
@@ -13,8 +13,10 @@ Proxies have one CPU for themselves, upstream and load share another. The edge r
 come again, so there are two kinds of traffic: in `same` all requests are alike, in `varied` each
 has an id, a length and a body of its own.
 
-System calls are counted with one connection, where requests can share none. Compare ratios within
-one run only. Needs the Debian packages nginx, wrk and strace.
+nginx with `mirror` sends each request to the upstream a second time, and shows nobody an answer; an
+edge that keeps 100 % hands request and answer to analysis. System calls are counted with one
+connection, where requests can share none. Compare ratios within one run only. Needs the Debian
+packages nginx, haproxy, wrk and strace.
 """
 
 import argparse
@@ -22,181 +24,33 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RESPONSE_BYTES = 1_012
-REQUEST_BYTES = 1_030
+from benchmarks.peers.processes import (
+    REQUEST_BYTES,
+    TRAFFIC,
+    Proxy,
+    cpu_ns,
+    edge,
+    find,
+    free_port,
+    haproxy,
+    listening,
+    load,
+    nginx_proxy,
+    nginx_upstream,
+    running,
+)
+
 EDGES = {"edge": 0.0, "edge, 10 % kept": 0.1, "edge, 100 % kept": 1.0}
-TRAFFIC = {
-    "same": """wrk.method = "POST"
-wrk.body = string.rep("1", {bytes})
-wrk.headers["Content-Type"] = "application/json"
-""",
-    "varied": """local count = 0
-local tail = string.rep("1", {bytes})
-local path = "/v1/models/m:predict"
-function request()
-    count = count + 1
-    local id = string.format("6f1c2a%08x", count)
-    local body = id .. tail:sub(1, {bytes} - 54 + count % 80)
-    local headers = {{["Content-Type"] = "application/json", ["x-request-id"] = id}}
-    return wrk.format("POST", path, headers, body)
-end
-""",
-}
-NGINX = """daemon off;
-worker_processes 1;
-pid {home}/nginx.pid;
-error_log {home}/error.log;
-events {{ worker_connections 4096; }}
-http {{
-    access_log off;
-    keepalive_requests 1000000000;
-    client_body_temp_path {home}/a; proxy_temp_path {home}/b; fastcgi_temp_path {home}/c;
-    uwsgi_temp_path {home}/d; scgi_temp_path {home}/e;
-    {body}
-}}
-"""
-UPSTREAM = """server {{
-        listen 127.0.0.1:{port} backlog=4096;
-        location / {{ default_type application/json; return 200 "{text}"; }}
-    }}"""
-PROXY = """upstream model {{
-        server 127.0.0.1:{upstream};
-        keepalive 128;
-        keepalive_requests 1000000000;
-    }}
-    server {{
-        listen 127.0.0.1:{port} backlog=4096;
-        location / {{
-            proxy_pass http://model;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-        }}
-    }}"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proxy:
-    """A running proxy: where it listens, and the process that does the work."""
-
-    name: str
-    port: int
-    pid: int
-
-
-def find(program: str) -> str:
-    path = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin")
-    if path is None:
-        sys.exit(f"{program} is missing: apt-get install nginx-light wrk strace")
-    return path
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-def pin(process: int, cpu: int) -> None:
-    """Proxies on the last CPU, everything else on the first, where there are two."""
-    available = sorted(os.sched_getaffinity(0))
-    if len(available) > 1:
-        os.sched_setaffinity(process, {available[cpu]})
-
-
-@contextmanager
-def running(command: Sequence[str], *, cpu: int, **options: object) -> Iterator[int]:
-    process = subprocess.Popen(  # type: ignore[call-overload]
-        command, cwd=ROOT, preexec_fn=lambda: pin(0, cpu), **options
-    )
-    try:
-        yield process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def wait_for(what: str, found: Callable[[], int]) -> int:
-    """What `found` gives once it is not 0."""
-    pause = threading.Event()
-    for _ in range(500):
-        if value := found():
-            return value
-        pause.wait(0.02)
-    sys.exit(f"{what} did not come")
-
-
-def listening(port: int) -> None:
-    def connects() -> int:
-        with socket.socket() as sock:
-            return sock.connect_ex(("127.0.0.1", port)) == 0
-
-    wait_for(f"a listener on port {port}", connects)
-
-
-def only_worker(master: int) -> int:
-    children = Path(f"/proc/{master}/task/{master}/children")
-    return wait_for("nginx's worker", lambda: int((children.read_text().split() or ["0"])[0]))
-
-
-@contextmanager
-def nginx(home: Path, body: str, port: int, *, cpu: int) -> Iterator[int]:
-    home.mkdir()
-    config = home / "nginx.conf"
-    config.write_text(NGINX.format(home=home, body=body))
-    with running([find("nginx"), "-p", str(home), "-c", str(config)], cpu=cpu) as pid:
-        listening(port)
-        yield only_worker(pid)
-
-
-@contextmanager
-def edge(name: str, upstream: int, *, rate: float) -> Iterator[Proxy]:
-    """The shipped edge process, started as the supervisor starts it, its channel read away."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    port = int(listener.getsockname()[1])
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    channel, analysis = socket.socketpair()
-    for end in (channel, analysis):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-    fd = theirs.fileno()
-    command = [sys.executable, "-m", "agent.edge", "remora-edge", "--control-fd", str(fd)]
-    reader = "import os\nwhile os.read(0, 1 << 20): pass"
-    with (
-        running(command, cpu=-1, pass_fds=(fd,)) as pid,
-        running([sys.executable, "-c", reader], cpu=0, stdin=analysis),
-    ):
-        theirs.close()
-        analysis.close()
-        start = {
-            "type": "start",
-            "settings": {"sampling_rate": rate},
-            "stable": {"address": f"127.0.0.1:{upstream}", "version": "1"},
-            "listeners": ["proxy"],
-        }
-        socket.send_fds(ours, [json.dumps(start).encode()], [listener.fileno(), channel.fileno()])
-        listener.close()
-        channel.close()
-        assert json.loads(ours.recv(4_096))["type"] == "ready"
-        yield Proxy(name=name, port=port, pid=pid)
-    ours.close()
 
 
 @contextmanager
@@ -234,25 +88,6 @@ async def serve_aiohttp(port: int, upstream: int) -> None:
         await asyncio.Event().wait()
 
 
-def cpu_ns(pid: int) -> int:
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text().split()[0]) for task in tasks)
-
-
-def load(port: int, script: Path, *, connections: int, seconds: int) -> int:
-    """Requests that were answered well."""
-    url = f"http://127.0.0.1:{port}/v1/models/m:predict"
-    wrk = [find("wrk"), "-t1", f"-c{connections}", f"-d{seconds}", "-s", str(script), url]
-    done = subprocess.run(
-        wrk, capture_output=True, text=True, check=True, preexec_fn=lambda: pin(0, 0)
-    ).stdout
-    if "Non-2xx" in done or "Socket errors" in done:
-        sys.exit(f"requests failed:\n{done}")
-    found = re.search(r"(\d+) requests in", done)
-    assert found is not None
-    return int(found[1])
-
-
 def cpu_us_per_request(proxy: Proxy, script: Path, *, connections: int, seconds: int) -> float:
     before = cpu_ns(proxy.pid)
     requests = load(proxy.port, script, connections=connections, seconds=seconds)
@@ -285,17 +120,18 @@ def calls_per_request(proxy: Proxy, script: Path, *, connections: int) -> tuple[
 
 @contextmanager
 def proxies(home: Path, only: Sequence[str]) -> Iterator[list[Proxy]]:
-    """nginx, the edge at three rates of sampling, and aiohttp, all in front of one upstream."""
-    upstream, port = free_port(), free_port()
+    """nginx, the edge at three rates of sampling, and the others, all in front of one upstream."""
     with ExitStack() as stack:
-        body = UPSTREAM.format(port=upstream, text="2" * RESPONSE_BYTES)
-        stack.enter_context(nginx(home / "upstream", body, upstream, cpu=0))
-        body = PROXY.format(port=port, upstream=upstream)
-        worker = stack.enter_context(nginx(home / "proxy", body, port, cpu=-1))
-        found = [Proxy(name="nginx", port=port, pid=worker)]
+        upstream = stack.enter_context(nginx_upstream(home / "upstream"))
+        found = [stack.enter_context(nginx_proxy(home / "proxy", upstream))]
         for name, rate in EDGES.items():
             if not only or name in only:
                 found.append(stack.enter_context(edge(name, upstream, rate=rate)))
+        if not only or "haproxy" in only:
+            found.append(stack.enter_context(haproxy(home / "haproxy", upstream)))
+        if not only or "nginx, mirror" in only:
+            mirror = nginx_proxy(home / "mirror", upstream, mirror=True)
+            found.append(stack.enter_context(mirror))
         if not only or "aiohttp" in only:
             found.append(stack.enter_context(aiohttp_proxy(upstream)))
         yield found
@@ -345,6 +181,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
                 run["cpu_us_per_request"] = {name: spread(us) for name, us in each.items()}
                 run["ratio_to_nginx"] = ratios(each, "nginx")
                 run["ratio_to_edge"] = ratios(each, "edge") if "edge" in each else {}
+                if "nginx, mirror" in each:
+                    run["ratio_to_mirror"] = ratios(each, "nginx, mirror")
                 runs.append(run)
         calls = {
             proxy.name: calls_per_request(proxy, next(iter(scripts.values())), connections=1)
@@ -363,14 +201,16 @@ def show(figures: dict[str, Any]) -> None:
         before, after = run["load_average"]
         print(f"{run['traffic']} requests, c={run['connections']}", end="")
         print(f" (load average {before:.1f} to {after:.1f})")
-        print(f"{'':18}{'CPU us per request':^24}{'ratio to nginx':^22}{'to edge':>9}")
+        print(f"{'':18}{'CPU us per request':^24}{'ratio to nginx':^22}{'to edge':>9}{'mirror':>8}")
         for name, us in run["cpu_us_per_request"].items():
             ratio = run["ratio_to_nginx"][name]
             to_edge = run["ratio_to_edge"].get(name)
+            to_mirror = run.get("ratio_to_mirror", {}).get(name)
             print(
                 f"{name:18}{us['median']:7.1f} ({us['min']:.1f} to {us['max']:.1f})".ljust(43),
                 f"{ratio['median']:5.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})".ljust(22),
                 f"{to_edge['median']:8.2f}" if to_edge else "",
+                f"{to_mirror['median']:7.2f}" if to_mirror else "",
             )
     for name, count in figures["system_calls_per_request"].items():
         print(f"{name:18}{count:7.2f} system calls: {figures['system_calls'][name]}")
