@@ -67,8 +67,9 @@ def status(args: argparse.Namespace) -> int:
     if args.json or not isinstance(answer, dict):
         print_json(answer)
         return 0
-    tables = ("processes", "quality", "absent")
+    tables = ("processes", "quality", "absent", "sources")
     print_tree({key: value for key, value in answer.items() if key not in tables})
+    _print_sources(answer.get("sources"))
     _print_nested("Quality", "metric", answer.get("quality"))
     _print_nested("Processes", "process", answer.get("processes"))
     for metric, reason in _mapping(answer.get("absent")).items():
@@ -153,6 +154,18 @@ def _cells(row: Mapping[str, Any], columns: Sequence[str], *, time: str) -> list
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _print_sources(listed: Any) -> None:
+    rows = [row for row in listed if isinstance(row, Mapping)] if isinstance(listed, list) else []
+    columns = ("kind", "of", "state", "reason", "completeness", "dropped")
+    if rows:
+        cells = ({**row, "dropped": _total(row.get("dropped"))} for row in rows)
+        print_table("Sources", columns, (_cells(row, columns, time="") for row in cells))
+
+
+def _total(counts: Any) -> int:
+    return sum(n for n in _mapping(counts).values() if isinstance(n, int))
 
 
 def _print_nested(heading: str, first: str, table: Any) -> None:

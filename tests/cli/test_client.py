@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from agent.cli.output import print_tree
+from agent.cli.watch import _print_sources
 from retrain.ledger import Ledger
 
 Remora: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
@@ -254,3 +255,14 @@ def test_the_ledger_of_a_state_directory_is_read_without_an_agent(
     verified = remora("ledger", "verify", "--state", tmp_path, "--json")
     assert verified.returncode == 1
     assert json.loads(verified.stdout)["broken_at"] == 2
+
+
+def test_sources_are_a_table_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    proxy = {"kind": "proxy", "of": ":9000 to http://m:80", "state": "runs", "reason": None}
+    tap = {"kind": "tap", "of": "lo", "state": "refused", "reason": "needs CAP_NET_RAW"}
+    figures = {"completeness": 0.5, "dropped": {"channel_full": 2, "capture_failed": 1}}
+    _print_sources([{**proxy, **figures}, {**tap, "completeness": None, "dropped": {}}])
+    _print_sources(None)  # an agent of an earlier version
+    shown = capsys.readouterr().out
+    assert shown.count("Sources") == 1
+    assert {"proxy", "runs", "3", "refused", "CAP_NET_RAW"} <= set(shown.split())
