@@ -8,8 +8,10 @@ set -eu
 # command and the Debian package that brings it
 WANTED="
 nginx nginx-light
+haproxy haproxy
 wrk wrk
 h2load nghttp2-client
+curl curl
 strace strace
 prometheus prometheus
 promtool prometheus

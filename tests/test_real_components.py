@@ -11,6 +11,9 @@ pytestmark = pytest.mark.real
 PROGRAMS = {
     "nginx": "-v",
     "wrk": "-v",
+    "curl": "--version",
+    "haproxy": "-v",
+    "h2load": "--version",
     "strace": "-V",
     "prometheus": "--version",
     "promtool": "--version",
