@@ -69,8 +69,8 @@ REMEDY: Mapping[DecodeReason, str] = {
     DecodeReason.BODY_TOO_LARGE: "A body, unpacked, is longer than `body_bytes_max`. Raise the "
     "limit if there is memory for it.",
     DecodeReason.UNSUPPORTED_ENCODING: "A content encoding (br, zstd), a character set other "
-    "than UTF-8, or tensors in binary form, which are not read yet. Have the server answer in "
-    "plain or gzip JSON to see these.",
+    "than UTF-8, a content type of no decoder (libsvm, RecordIO), or tensors whose bytes are "
+    "elsewhere. Have client and server speak plain or gzip JSON to see these.",
     DecodeReason.UNSUPPORTED_DATATYPE: "A tensor has a datatype that is not in the protocol's "
     "list. Check the client library.",
     DecodeReason.UNSUPPORTED_PROTOCOL: "No decoder recognises these requests. Set `protocol`, or "

@@ -1,7 +1,7 @@
 """Bytes that real servers sent and answered, replayed; each read by its own decoder alone.
 
 Those of MLServer, MLflow, KServe and LitServe are written by `tests/e2e/test_real_servers_*.py`,
-those of Triton 2.51 and TorchServe 0.12 were taken in the same way. TensorFlow
+those of Triton 2.51, TorchServe 0.12 and BentoML were taken in the same way. TensorFlow
 Serving and SageMaker do not run where these tests run: their files are written by hand.
 """
 
@@ -30,6 +30,7 @@ SPEAKS = {
     "tensorflow": "tf_serving",
     "sagemaker": "sagemaker",
     "litserve": "json_path",
+    "bentoml": "json_path",
 }
 # What another decoder reads as well, and to the same effect: the forms that protocols share.
 SHARED = {
