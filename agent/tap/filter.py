@@ -128,13 +128,13 @@ def flow_filter(
         program.add(JEQ, _PACKET_OUTGOING, yes="drop")
     if ethernet:
         _link_layer(program)
-        bases = {"": _ETHERNET_BYTES, " behind vlan": _ETHERNET_BYTES + _VLAN_BYTES}
+        bases = {" plain": _ETHERNET_BYTES, " behind vlan": _ETHERNET_BYTES + _VLAN_BYTES}
     else:
         program.add(LDB, 0)
         program.add(RSH, 4)
-        program.add(JEQ, 4, yes="v4")
-        program.add(JEQ, 6, yes="v6", no="drop")
-        bases = {"": 0}
+        program.add(JEQ, 4, yes="v4 plain")
+        program.add(JEQ, 6, yes="v6 plain", no="drop")
+        bases = {" plain": 0}
     for name, base in bases.items():
         _network_layer(program, name, base, port)
     program.label("sampled")
@@ -147,8 +147,8 @@ def flow_filter(
 
 def _link_layer(program: Program) -> None:
     program.add(LDH, 12)
-    program.add(JEQ, 0x0800, yes="v4")
-    program.add(JEQ, 0x86DD, yes="v6")
+    program.add(JEQ, 0x0800, yes="v4 plain")
+    program.add(JEQ, 0x86DD, yes="v6 plain")
     program.add(JEQ, 0x8100, yes="vlan")
     program.add(JEQ, 0x88A8, no="drop")
     program.label("vlan")
@@ -199,8 +199,10 @@ def _network_layer(program: Program, name: str, base: int, port: int) -> None:
     program.label("client port" + name)
     program.add(ST, 0)
     _payload_or_event(program, name, base)
-    program.label("drop" + name)  # near enough for short jumps
-    program.add(RET, 0)
+    # Near enough for short jumps. No RET here: to the kernel's check of what M[] holds, the
+    # instruction behind a RET comes from the RET.
+    program.label("drop" + name)
+    program.add(JA, yes="drop")
 
 
 def _payload_or_event(program: Program, name: str, base: int) -> None:
