@@ -1,6 +1,7 @@
 """Both ends of an HTTP/2 connection through a real edge, and analysis that hears of its calls."""
 
 import asyncio
+from collections import Counter
 
 from agent.call_totals import CallTotals
 from agent.edge.splice import Splice
@@ -36,7 +37,10 @@ class Heard:
 
     @property
     def statuses(self) -> dict[str, int]:
-        return {status: count for (_, _, status), count in self.totals.grpc.items()}
+        found: Counter[str] = Counter()
+        for (_, _, status), count in self.totals.grpc.items():
+            found[status] += count
+        return found
 
     async def close(self) -> None:
         self.channel.close()
