@@ -1,0 +1,180 @@
+"""What the edge adds to the median latency at a constant rate, against what nginx adds.
+
+An open loop: requests leave on a schedule over 16 connections, whatever the answers do, and each is
+timed from the moment it was due, so that a stall of the proxy is seen by every request it delayed.
+Each round measures the upstream alone, nginx and the edge once, in turn forward and backward;
+"added" is the round's p50 less the p50 of the upstream alone in the same round.
+
+    python benchmarks/edge_latency.py --rounds 7 --seconds 4
+
+Compare ratios within one run only; p99 on a shared machine says little and is shown for honesty.
+Needs the Debian package nginx.
+"""
+
+import argparse
+import asyncio
+import heapq
+import json
+import selectors
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import cast
+
+from benchmarks.peers.processes import (
+    REQUEST_BYTES,
+    edge,
+    nginx_proxy,
+    nginx_upstream,
+    pin,
+)
+
+CONNECTIONS = 16
+
+
+class Connection(asyncio.Protocol):
+    """One connection of the load: a request at a time, the next ones wait with their due times."""
+
+    def __init__(self, durations_s: list[float]) -> None:
+        self._durations_s = durations_s
+        self._due: list[float] = []  # a heap, and so in the order of the schedule
+        self._asked: float | None = None
+        self._number = 0
+        self._to_come = 0
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def ask(self, due: float) -> None:
+        if self._asked is None:
+            self._send(due)
+        else:
+            heapq.heappush(self._due, due)
+
+    def _send(self, due: float) -> None:
+        self._asked = due
+        self._number += 1
+        body = b"1" * (REQUEST_BYTES - 54 + self._number % 80)
+        self._transport.write(
+            b"POST /v1/models/m:predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            b"x-request-id: 6f1c2a%08x\r\nContent-Length: %d\r\n\r\n%b"
+            % (self._number, len(body), body)
+        )
+
+    def data_received(self, data: bytes) -> None:
+        if not self._to_come:
+            head = data.index(b"\r\n\r\n") + 4
+            if not data.startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(f"a request failed: {data[:80]!r}")
+            lines = data[:head].lower()
+            at = lines.index(b"content-length: ") + 16
+            self._to_come = head + int(lines[at : lines.index(b"\r\n", at)])
+        self._to_come -= len(data)
+        if self._to_come:
+            return
+        assert self._asked is not None
+        self._durations_s.append(time.perf_counter() - self._asked)
+        self._asked = None
+        if self._due:
+            self._send(heapq.heappop(self._due))
+
+    def close(self) -> None:
+        self._transport.abort()
+
+    @property
+    def idle(self) -> bool:
+        return self._asked is None
+
+
+async def load(port: int, *, rate: float, seconds: float) -> list[float]:
+    """How long each request took, from when it was due."""
+    loop = asyncio.get_running_loop()
+    durations_s: list[float] = []
+    connections = []
+    for _ in range(CONNECTIONS):
+        _, made = await loop.create_connection(lambda: Connection(durations_s), "127.0.0.1", port)
+        connections.append(made)
+    start = time.perf_counter() + 0.1
+    for number in range(int(rate * seconds)):
+        due = start + number / rate
+        await asyncio.sleep(due - time.perf_counter())
+        connections[number % CONNECTIONS].ask(due)
+    deadline = time.perf_counter() + 10.0
+    while not all(connection.idle for connection in connections):
+        if time.perf_counter() > deadline:
+            raise RuntimeError("some requests were never answered")
+        await asyncio.sleep(0.01)
+    for connection in connections:
+        connection.close()
+    return durations_s
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
+def measured(port: int, *, rate: float, seconds: float) -> tuple[float, float]:
+    """p50 and p99 in microseconds, the first requests left out."""
+    # select() waits for microseconds where epoll, and uvloop with it, waits for whole milliseconds.
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        durations_s = runner.run(load(port, rate=rate, seconds=seconds))[int(rate / 4) :]
+    cuts = statistics.quantiles(durations_s, n=100)
+    return cuts[49] * 1e6, cuts[98] * 1e6
+
+
+def rounds(ports: dict[str, int], arguments: argparse.Namespace, rate: float) -> dict[str, object]:
+    medians: dict[str, list[float]] = {name: [] for name in ports}
+    tails: dict[str, list[float]] = {name: [] for name in ports}
+    for number in range(arguments.rounds):
+        names: Sequence[str] = list(ports)
+        for name in names if number % 2 == 0 else list(reversed(names)):
+            p50, p99 = measured(ports[name], rate=rate, seconds=arguments.seconds)
+            medians[name].append(p50)
+            tails[name].append(p99)
+
+    def added(name: str) -> float:
+        pairs = zip(medians[name], medians["upstream"], strict=True)
+        return statistics.median(mine - alone for mine, alone in pairs)
+
+    return {
+        "rate": rate,
+        "p50_us": {name: statistics.median(values) for name, values in medians.items()},
+        "p99_us": {name: statistics.median(values) for name, values in tails.items()},
+        "added_us": {name: added(name) for name in ports if name != "upstream"},
+        "ratio": added("edge") / added("nginx"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rates", type=float, nargs="+", default=[500.0, 2_000.0])
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    pin(0, 0)
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        upstream = stack.enter_context(nginx_upstream(home / "upstream"))
+        ports = {
+            "upstream": upstream,
+            "nginx": stack.enter_context(nginx_proxy(home / "proxy", upstream)).port,
+            "edge": stack.enter_context(edge("edge", upstream, rate=0.0)).port,
+        }
+        found = [rounds(ports, arguments, rate) for rate in arguments.rates]
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return
+    for run in found:
+        print(f"{run['rate']:,.0f} requests/s: the edge adds {run['ratio']:.2f} of what nginx adds")
+        for figure in ("p50_us", "p99_us", "added_us"):
+            values = cast(dict[str, float], run[figure])
+            print(f"  {figure:10}" + "".join(f"{name} {us:9.0f}  " for name, us in values.items()))
+
+
+if __name__ == "__main__":
+    main()
