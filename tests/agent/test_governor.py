@@ -149,6 +149,23 @@ def test_a_ramp_is_followed_down_and_up() -> None:
     assert over < 0.15 * len(plant.history)
 
 
+def test_a_raise_goes_to_where_the_budget_holds_and_no_further() -> None:
+    plant = loop(lambda at, scale: 0.4 * scale).run(600)
+    plant.cores = lambda at, scale: 0.28 * scale
+    changes = plant.governor.changes
+    plant.run(3_600)
+    assert plant.governor.changes == changes + 1
+    assert 0.08 < plant.mean_cores(600) <= 0.09
+
+
+def test_what_was_used_before_a_change_is_not_held_against_what_came_after() -> None:
+    plant = loop(lambda at, scale: 0.5 * scale)
+    while plant.governor.scale == 1.0:
+        plant.run(1)
+    plant.run(3)
+    assert plant.governor.used_cpu == pytest.approx(0.085)
+
+
 def test_memory_lowers_it_too_and_says_so() -> None:
     budget = Budget(memory_bytes=100.0)
     plant = loop(lambda at, scale: 0.01, budget, memory=lambda at, scale: 60 + 80 * scale).run(300)
@@ -205,6 +222,7 @@ def test_a_process_that_starts_again_and_a_clock_that_jumps_are_no_measurements(
     for at, cpu_s in seconds[2:]:
         governor.step(Measurement(at=at, cpu_s=cpu_s, rows=0))
     assert governor.changes == 0
+    assert governor.used_cpu == 0.0
 
 
 @settings(max_examples=60, deadline=None)

@@ -304,6 +304,17 @@ def test_rates_that_changed_on_their_way_leave_the_weights_exact(edge: float, he
     assert abs(float(np.mean(sums)) - len(requests)) <= 4 * error + 1e-6
 
 
+def test_a_rate_that_rose_here_first_counts_as_the_one_it_was_kept_at() -> None:
+    strategies = Strategies(rate=0.5, errors=0.6, error_codes=frozenset({"5xx"}))
+    world = World(strategies, salt=b"s", scale=0.2)
+    requests = [request for request in traffic(500) if request.status != 500]
+    for request in requests:
+        world.serve(request)
+    world.sampler.ask_for(strategies, scale=1.0)
+    world.read()
+    assert {round(inference.weight, 6) for _, inference in world.kept} == {10.0}
+
+
 def test_what_nobody_has_sampled_is_sampled_here_by_the_same_draw() -> None:
     """Pushed and tailed exchanges come whole: weight 1, no draw."""
     strategies = Strategies(rate=0.25)
