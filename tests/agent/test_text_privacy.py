@@ -16,6 +16,7 @@ from agent.generation_families import generation_families
 from agent.intake import Intake
 from agent.labels import LabelStore
 from agent.monitor import Tick
+from agent.sampling import Sampler, Strategies
 from tests.decoders.conftest import post as _post
 from tests.decoders.language import EVENTS, asked, chunk, events
 from tests.exporters.full_scrape import scrape_input
@@ -48,6 +49,7 @@ class House:
             stable="v1",
             reference=None,
             labels=self.labels,
+            sampler=Sampler(Strategies.of(config.sampling), salt=b"salt"),
             on_tick=self._on_tick,
             on_labelled=lambda *_: None,
         )
@@ -152,6 +154,14 @@ def test_tokens_and_times_count_by_what_an_answer_stands_for(tmp_path: Path, pos
     assert sums.output_tokens == 16.0
     assert sums.finish_reasons["stop"] == 8.0
     assert sum(sums.first_token.counts) == 8.0
+    house.labels.close()
+
+
+def test_an_answer_that_the_sampler_weighs_counts_by_that_weight(tmp_path: Path, post: Any) -> None:
+    house = House(tmp_path, sampling={"rate": 0.25})
+    house.chat(post, weight=1.0, draw=0.1)  # from a source that keeps all
+    house.chat(post, weight=1.0, draw=0.3)
+    assert house.intake.generations.versions["v1"].finish_reasons["stop"] == 4.0
     house.labels.close()
 
 

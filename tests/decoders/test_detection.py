@@ -13,6 +13,7 @@ from agent.decoders.decoder import (
 )
 from agent.decoders.detection import ROUTES_MAX, Decoding
 from agent.exchange import Exchange
+from tests.decoders.language import EVENTS, asked, chunk, events
 
 Post = Callable[..., Exchange]
 R = DecodeReason
@@ -128,3 +129,24 @@ def test_endless_routes_do_not_fill_the_memory(post: Post) -> None:
             decoding.decode(post(f"/p/{number}", *V1))
     assert len(decoding.detected) == ROUTES_MAX
     assert decoding.decoded_total == 3 * (ROUTES_MAX + 50)
+
+
+def test_of_a_stream_that_was_cut_its_decoder_tells_what_it_can(post: Post) -> None:
+    body = events(chunk({"content": "Up"}), chunk({"content": " the"}), done=False)
+    cut = post(
+        "/v1/chat/completions", asked(), body, response_headers=EVENTS,
+        response_truncated=True, outcome="client_disconnect",
+    )  # fmt: skip
+    decoding = automatic()
+    with pytest.raises(DecodeError) as caught:
+        decoding.decode(cut)
+    assert caught.value.reason is R.INCOMPLETE_EXCHANGE
+    assert caught.value.generation is not None
+    assert caught.value.generation.output_tokens == 2
+    assert decoding.detected == {}
+
+
+def test_a_chat_that_mlflow_passes_through_is_a_chat(post: Post) -> None:
+    said = {"choices": [{"message": {"content": "Up"}, "finish_reason": "stop"}]}
+    inference = automatic().decode(post("/invocations", asked(), said))
+    assert inference.outputs["finish_reason"] == ["stop"]

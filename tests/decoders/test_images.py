@@ -89,7 +89,8 @@ def test_brightness_and_contrast_tell_a_dark_image_from_a_bright_one() -> None:
 def test_a_camera_jpeg_has_much_before_its_frame() -> None:
     plain = picture("JPEG")
     exif = b"\xff\xe1" + struct.pack(">H", 60_002) + b"x" * 60_000
-    padded = plain[:2] + exif + b"\xff\xff\xff" + plain[3:]
+    tables = b"\xff\xc4\x00\x0anoframes" + b"\xff\xcc\x00\x0anoframes"
+    padded = plain[:2] + exif + tables + b"\xff\xff\xff" + plain[3:]
     assert image_header(padded).width == 40
 
 

@@ -232,6 +232,13 @@ def test_a_rule_that_cannot_be_kept_is_refused_when_it_is_made(
         Redaction(settings(bad))
 
 
+def test_a_decoder_never_sees_what_a_pattern_matches(post: Post) -> None:
+    question = {SECRET: {f"of {SECRET}": [[f"<{SECRET}>"]]}}
+    seen = Redaction(settings(rule(pattern=SSN))).exchange(post("/any", question, question))
+    wanted = {MARKER: {f"of {MARKER}": [[f"<{MARKER}>"]]}}
+    assert orjson.loads(seen.request_body) == orjson.loads(seen.response_body) == wanted
+
+
 def test_without_rules_nothing_is_touched(post: Post) -> None:
     exchange = post(V1, b'{"instances":  [[1]]}', {"predictions": [0]})
     redaction = Redaction(settings())

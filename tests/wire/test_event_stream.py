@@ -30,6 +30,7 @@ def said(*parts: bytes) -> list[tuple[str, str, str]]:
         ),
         (b"data\n\ndata\ndata\n\ndata:", [("message", "", ""), ("message", "\n", "")]),
         (b"data:test\n\ndata: test\n\n", [("message", "test", "")] * 2),
+        (b"data:  a \n\n", [("message", " a ", "")]),
         # Line ends, alone and mixed.
         (b"data: a\rdata: b\r\r", [("message", "a\nb", "")]),
         (b"data: a\r\ndata: b\r\n\r\n", [("message", "a\nb", "")]),
