@@ -15,7 +15,7 @@ from agent.intake import decoder_settings
 from agent.sources.push import Push
 from agent.sources.sampler import Sampler
 from agent.sources.source import Source
-from agent.sources.tail import Tail
+from agent.sources.tail import OnRequest, Tail
 
 # The body and its content type, as they came; the counts to answer with. Raises
 # `agent.admin.view.Refused` while labels cannot be stored.
@@ -29,6 +29,7 @@ def open_sources(
     state_dir: Path,
     take_labels: TakeLabels,
     sampler: Sampler | None = None,
+    on_request: OnRequest | None = None,
 ) -> list[Source]:
     """Every source that is to be run here, not running yet.
 
@@ -38,6 +39,7 @@ def open_sources(
     state_dir: where a source may keep what it must know after a restart.
     take_labels: what the admin API does with posted labels.
     sampler: which ids are kept; None keeps all.
+    on_request: is told of each request that an access log tells of.
 
     Raises `ConfigError` where a source's token cannot be read.
     """
@@ -63,6 +65,7 @@ def open_sources(
                     take_labels=take_labels,
                     limits=limits,
                     sampler=sampler,
+                    on_request=on_request,
                 )
             )
     return opened

@@ -22,7 +22,7 @@ from agent.decoders.decoder import DecodeLimits
 from agent.sources.sampler import Sampler, keep_all
 from agent.sources.source import Emit, SourceName
 from agent.sources.tail_files import Files, Follower
-from agent.sources.tail_formats import Context, LineError, Request, bento_roles, format_of
+from agent.sources.tail_formats import Context, LineError, LoggedRequest, bento_roles, format_of
 from agent.wire.lines import Line
 
 log = structlog.get_logger("remora.tail")
@@ -32,7 +32,7 @@ TURN_S: Final = 0.01
 SCHEMA_BYTES_MAX: Final = 1024 * 1024
 LABELS_AT_ONCE: Final = 1_000
 TakeLabels: TypeAlias = Callable[[bytes, str], Awaitable[Mapping[str, Any]]]
-OnRequest: TypeAlias = Callable[[Request], None]
+OnRequest: TypeAlias = Callable[[LoggedRequest], None]
 
 
 class Tail:

@@ -19,6 +19,7 @@ from agent.decoders.decoder import DecodeError, DecodeLimits
 from agent.decoders.path import Missing, Path, parse_path
 from agent.exchange import Exchange
 from agent.inference import Inference, acceptable_id
+from agent.sources.grpc_calls import CallEnded
 from agent.sources.rows import RowSettings, take_rows
 from agent.sources.sampler import Sampler
 from agent.wire.cloudevents import moment
@@ -36,13 +37,25 @@ class LineError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class LoggedRequest:
     """A line of an access log: that there was a request, and how it went."""
 
     path: str
     status: int
     duration_s: float
     at: float | None
+
+    def as_call(self, version: str) -> CallEnded:
+        """The same, as requests are counted that no edge has seen."""
+        return CallEnded(
+            version=version,
+            path=self.path,
+            grpc_status=None,
+            status=self.status,
+            outcome="ok",
+            duration_s=self.duration_s,
+            first_byte_s=None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +64,7 @@ class Said:
 
     taken: Sequence[Exchange | Inference] = ()
     labels: Sequence[Mapping[str, Any]] = ()
-    request: Request | None = None
+    request: LoggedRequest | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -199,7 +212,7 @@ class TorchServeLines:
         found = _ACCESS.search(line)
         if found is not None:
             return Said(
-                request=Request(
+                request=LoggedRequest(
                     path=found["path"].partition(b"?")[0].decode("utf-8", "replace"),
                     status=int(found["status"]),
                     duration_s=int(found["ms"]) / 1_000,

@@ -16,6 +16,7 @@ from tests.e2e.house import Agent, free_ports, until
 from tests.e2e.model import Model
 from tests.sources import kserve_wire as kserve
 
+ACCESS = '2026-11-23T04:50:00,118 - /127.0.0.1:6403 "POST /predictions/m HTTP/1.1" 200 118\n'
 pytestmark = pytest.mark.slow
 
 
@@ -36,10 +37,20 @@ def captured(agent: Agent) -> list[dict[str, Any]]:
 
 
 async def test_events_rows_and_labels_are_pushed_with_curl(
-    new_agent: Callable[..., Agent], model: Model, program: Callable[[str], Path]
+    new_agent: Callable[..., Agent],
+    model: Model,
+    program: Callable[[str], Path],
+    tmp_path: Path,
 ) -> None:
     (port,) = free_ports(1)
-    agent = with_sources(new_agent, model, {"kind": "push", "listen": f"127.0.0.1:{port}"})
+    access = tmp_path / "access_log.log"
+    access.write_text(ACCESS * 3)
+    agent = with_sources(
+        new_agent,
+        model,
+        {"kind": "push", "listen": f"127.0.0.1:{port}"},
+        {"kind": "tail", "path": str(access), "format": "torchserve"},
+    )
     await agent.start()
     curl = str(program("curl"))
 
@@ -74,6 +85,9 @@ async def test_events_rows_and_labels_are_pushed_with_curl(
     assert Counter(row["request_id"] for row in captured(agent))["e-1"] == 2
     metrics = await agent.metrics()
     assert metrics.sum("remora_capture_completeness_ratio", source="push") == 1.0
+    # TorchServe's access log beside it: requests without rows.
+    assert metrics.sum("remora_requests_total", code="2xx") == 3
+    assert metrics.sum("remora_request_duration_seconds_sum") == pytest.approx(0.354)
     status = await agent.status()
     assert status is not None
     (push,) = [source for source in status["sources"] if source["kind"] == "push"]

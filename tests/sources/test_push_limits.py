@@ -71,6 +71,25 @@ async def test_a_flood_into_a_slow_analysis_is_shed_and_takes_no_more_room_than_
         await client.taking.until(len(answers) - len(shed))  # what was answered 200 is not lost
 
 
+async def test_a_batch_that_finds_no_room_halfway_is_sent_again_and_nothing_is_doubled() -> None:
+    def event(id: int, type: str, data: bytes) -> dict[str, object]:
+        about = {"specversion": "1.0", "id": f"b-{id}", "type": type, "source": "x"}
+        return {**about, "data": json.loads(data)}
+
+    sides = ((kserve.REQUEST, kserve.ASKED), (kserve.RESPONSE, kserve.SAID))
+    batch = json.dumps([event(n, *side) for n in range(10) for side in sides]).encode()
+    kind = {"content_type": "application/cloudevents-batch+json"}
+    async with pushing(queue_max=3) as client:
+        statuses = [(await client.post("/", batch, **kind)).status_code]
+        while statuses[-1] == 429 and len(statuses) < 1_000:
+            statuses.append((await client.post("/", batch, **kind)).status_code)
+        assert (statuses[0], statuses[-1]) == (429, 200)
+        await client.taking.until(10)
+        assert [exchange.id for exchange in client.taking.exchanges] == [
+            f"b-{n}" for n in range(10)
+        ]
+
+
 async def test_a_client_that_leaves_or_dawdles_gives_its_room_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
