@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.cli.captured_packets import is_capture, read_capture
 from agent.cli.output import plain, print_json, print_table
 from agent.cli.parser import Subparsers, add_command, add_json
 from agent.cli.profile import read_reference
@@ -51,7 +52,7 @@ def add(subparsers: Subparsers) -> None:
         purpose="recorded rows through the detectors that `run` uses, in order",
         example="remora replay june.csv --reference reference.json --events events.jsonl",
     )
-    parser.add_argument("data", metavar="DATA", type=Path, help="Parquet, CSV or JSON Lines")
+    parser.add_argument("data", metavar="DATA", type=Path, help="Parquet, CSV, JSON Lines, pcap")
     parser.add_argument("--reference", metavar="FILE", type=Path, required=True, help="a profile")
     add_column_flags(parser)
     parser.add_argument(
@@ -63,6 +64,9 @@ def add(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--events", metavar="FILE", type=Path, help="one JSON line per change of state"
+    )
+    parser.add_argument(
+        "--port", metavar="N", type=count, help="of a pcap: where the model server listens"
     )
     parser.add_argument(
         "--fail-on-drift", action="store_true", help="exit 1 when anything is in drift: for CI"
@@ -79,7 +83,7 @@ def replay(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         advance = stack.enter_context(progress("replaying"))
         events = stack.enter_context(_open_events(args.events)) if args.events else None
-        for columns in _ticks(args, detection.tick_rows):
+        for columns in _ticks(args, detection):
             found = detection.update(columns)
             readings += found
             if events is not None:
@@ -208,14 +212,19 @@ class Detection:
         return float(known[-1]) if len(known) else None
 
 
-def _ticks(args: argparse.Namespace, tick_rows: int) -> Iterator["Columns"]:
+def _ticks(args: argparse.Namespace, detection: Detection) -> Iterator["Columns"]:
     """The rows cut into ticks; files are read in larger chunks, which is faster."""
     from agent.tables import read_columns
 
+    tick_rows = detection.tick_rows
     chunk_rows = tick_rows * max(1, CHUNK_ROWS // tick_rows)
-    chunks = read_columns(
-        args.data, chunk_rows=chunk_rows, missing=missing_words(args), bad_lines=bad_lines(args)
-    )
+    if is_capture(args.data):
+        names = detection.reference.feature_names
+        chunks = read_capture(args.data, port=args.port, names=names, chunk_rows=chunk_rows)
+    else:
+        chunks = read_columns(
+            args.data, chunk_rows=chunk_rows, missing=missing_words(args), bad_lines=bad_lines(args)
+        )
     for columns in chunks:
         require_columns(columns, special_columns(args), args.data)
         rows = len(next(iter(columns.values()), ()))
