@@ -14,6 +14,7 @@ from agent.edge_totals import quantile
 from agent.families import RolloutFigures, ScrapeInput, families
 from agent.label_parsing import parse_labels
 from agent.latency import SHARES
+from agent.server_families import server_status
 from agent.source_status import completeness
 from agent.version_watch import VersionWatch
 from detectors import Monitor
@@ -83,8 +84,7 @@ class AgentView:
             "run": controller.facts.run(),
             "decision": controller.facts.decision(),
             "processes": agent.agent_resources.read(),
-            "server": dict(agent.server_resources.latest.values),
-            "absent": dict(agent.server_resources.latest.absent),
+            **server_status(agent.server_resources.latest, agent.costs),
         }
 
     def features(self) -> list[Json]:
@@ -158,6 +158,7 @@ class AgentView:
                 labels=agent.intake.labels.outcomes,
                 delays=agent.intake.delays,
                 server=agent.server_resources.latest,
+                cost=None if agent.costs is None else agent.costs.as_json(),
                 processes=agent.agent_resources.read(),
                 deliveries=agent.controller.retraining.delivery.deliveries,
                 rollbacks=agent.controller.facts.rollbacks,

@@ -14,7 +14,8 @@ from agent.generation_families import generation_families
 from agent.intake import DELAY_BOUNDS_S
 from agent.latency_families import latency_families
 from agent.scrape import RolloutFigures, Row, ScrapeInput, family, label
-from exporters.prometheus import Family, FamilyKind, Histogram
+from agent.server_families import server_families
+from exporters.prometheus import Family, Histogram
 
 __all__ = ["RolloutFigures", "ScrapeInput", "families"]
 
@@ -29,7 +30,7 @@ def families(seen: ScrapeInput) -> list[Family]:
         *drift_families(seen),
         *fleet_families(seen),
         *quality_families(seen),
-        *_server(seen),
+        *server_families(seen),
         *_agent(seen),
         *_release(seen),
     ]
@@ -143,20 +144,6 @@ def _intake(seen: ScrapeInput) -> list[Family]:
             "outcome",
             [(("joined",), delays)],
         ),
-    ]
-
-
-def _server(seen: ScrapeInput) -> list[Family]:
-    tables: tuple[tuple[str, FamilyKind, str, str], ...] = (
-        ("cpu_s", "counter", "server_cpu_seconds_total", "CPU time of the model server."),
-        ("memory_bytes", "gauge", "server_memory_bytes", "Resident memory of the model server."),
-        ("threads", "gauge", "server_threads", "Threads of the model server."),
-        ("fds", "gauge", "server_open_fds", "File descriptors the model server has open."),
-    )
-    return [
-        family(name, kind, help, "model", [((seen.model,), seen.server.values[key])])
-        for key, kind, name, help in tables
-        if key in seen.server.values
     ]
 
 

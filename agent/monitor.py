@@ -67,6 +67,7 @@ class ModelMonitor:
         self._last_tick_at: dict[str, float] = {}
         self._last_labels_at: dict[str, float] = {}
         self.rows_total = 0
+        self.represented = 0.0  # rows that those since the start stand for
         self._rows_before = 0  # of the snapshot that was restored
         self.type_changes: Counter[str] = Counter()
         self.unexpected: Counter[str] = Counter()
@@ -159,6 +160,7 @@ class ModelMonitor:
     def take(self, inference: Inference, now: float) -> list[Tick]:
         """One inference; gives the ticks it completed."""
         self.rows_total += inference.row_count
+        self.represented += inference.row_count * inference.weight
         return self._run(self._builder.add(inference, now))
 
     def advance(self, now: float) -> list[Tick]:

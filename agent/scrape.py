@@ -8,7 +8,7 @@ one series that is there twice.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from agent.edge_totals import EdgeTotals
 from agent.generation_totals import VersionTokens
@@ -56,6 +56,7 @@ class ScrapeInput:
     labels: Mapping[str, int]
     delays: Delays
     server: Resources
+    cost: Mapping[str, Any] | None = None  # as `Costs.as_json` says it
     processes: Mapping[str, Mapping[str, float]]
     completeness: Mapping[str, float] = field(default_factory=dict)  # by source, where it is known
     runs: Mapping[tuple[str, str], int] = field(default_factory=dict)

@@ -38,13 +38,14 @@ from agent.labels import Joined, LabelStore
 from agent.latency import Latencies
 from agent.monitor import Tick
 from agent.objectives import Objectives
-from agent.resources import AgentResources, ServerResources
+from agent.resources import AgentResources, ServerResources, costs_of
 from agent.sampling_rates import SamplingRates, memory_bytes
 from agent.source_status import Counted, TapLosses, source_status
 from agent.source_tasks import SourceTasks
 from agent.sources.opening import open_sources
 from agent.sources.proxy import EdgeCounters, Outcome
 from agent.sources.sampler import Sampler
+from agent.sources.tail_formats import LoggedRequest
 from agent.state import Snapshot
 from agent.upstream_watch import UpstreamWatch
 from detectors import Reading, Reference
@@ -113,6 +114,7 @@ class Agent:
         self.concept = self._concept_child() if config.detect.concept.adwin else None
         self._snapshot = Snapshot(state_dir / "snapshot.npz")
         self.server_resources = ServerResources.of(config, stable_address)
+        self.costs = costs_of(config)
         self.agent_resources = AgentResources()
         self.controller = Controller(
             config,
@@ -172,6 +174,7 @@ class Agent:
             state_dir=self.config.state_dir,
             take_labels=self.view.take_labels,
             sampler=Sampler(keeps=self.sampling.keeps, weight=self.sampling.weight),
+            on_request=self._on_logged,
         )
         self.sources = SourceTasks(opened, self._take)
         self.sources.start()
@@ -271,6 +274,12 @@ class Agent:
             self.latencies.take(taken, time.time())
         return self.intake.take(taken)
 
+    def _on_logged(self, request: LoggedRequest) -> None:
+        """An access log tells of requests that no edge has counted."""
+        call = request.as_call(self.intake.monitor.stable)
+        self.totals.calls.begun(call.version, call.path, is_grpc=False)
+        self.totals.calls.ended(call)
+
     def _on_tick(self, tick: Tick) -> None:
         infinite = infinite_cells(tick.batch)
         if infinite:
@@ -300,7 +309,14 @@ class Agent:
     async def _measure_resources(self) -> None:
         if self.capture is not None:
             self.capture.expire()
-        self.server_resources.read(time.time())
+        used = self.server_resources.read()
+        if self.costs is not None and used.pid is not None:
+            self.costs.update(
+                used.values,
+                gpus=len(used.gpus),
+                predictions=self.intake.monitor.represented,
+                at=time.time(),
+            )
 
     async def _save(self) -> None:
         self._snapshot_at = time.time()

@@ -46,6 +46,7 @@ def from_environment(**environ: str) -> Config:
 
 def test_defaults_need_no_file() -> None:
     config = load_config(None, environ={}, overrides={"sources.0.upstream": "http://m:8000"})
+    assert config.proxy is not None
     assert config.proxy.listen == "0.0.0.0:9000"
     assert config.admin.listen == "127.0.0.1:9311"
     assert config.sampling.rate == 1.0
@@ -213,6 +214,7 @@ def test_environment_values_are_read_by_what_the_key_takes() -> None:
     assert config.capture.enabled
     assert config.reference.path is None
     assert config.admin.token == Secret("a #b: [c")
+    assert config.proxy is not None
     assert config.proxy.upstream_address.path == "/run/model.sock"
     assert config.proxy.routes[0].name == "p"
 

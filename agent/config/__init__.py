@@ -21,6 +21,7 @@ from agent.config.detection import (
     EffectConfig,
     ExportConfig,
     LabelsConfig,
+    PriceConfig,
     ReferenceConfig,
     ResourcesConfig,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "MarginConfig",
     "ModelConfig",
     "ObjectiveConfig",
+    "PriceConfig",
     "Problem",
     "ProtocolConfig",
     "ProxySource",

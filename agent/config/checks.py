@@ -136,7 +136,11 @@ def _sampling(config: "Config") -> Iterator[Finding]:
 
 
 def _resources(config: "Config") -> Iterator[Finding]:
-    given = [key for key in ("pid", "port", "name") if getattr(config.resources, key) is not None]
+    given = [
+        key
+        for key in ("pid", "port", "name", "container")
+        if getattr(config.resources, key) is not None
+    ]
     if len(given) > 1:
         yield ("resources", given[1]), f"stands beside {given[0]}: keep one of them"
 

@@ -1,17 +1,25 @@
 """Sections about what is found out: reference, detect, labels, resources, export, capture."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from agent.config.section import (
     Bytes,
     ColumnName,
     Count,
     FilePath,
     Flag,
+    NotNegative,
     Port,
     Positive,
     Seconds,
     Section,
     Text,
 )
+
+Currency = Annotated[Text, Field(pattern=r"^[A-Z]{3}$")]
+Container = Annotated[Text, Field(pattern=r"^[0-9a-f]{8,64}$")]
 
 
 class ReferenceConfig(Section):
@@ -69,6 +77,23 @@ class LabelsConfig(Section):
     """Rows of the join table; beyond it the oldest go, counted."""
 
 
+class PriceConfig(Section):
+    """Prices, in one currency; what is left out costs nothing."""
+
+    currency: Currency = "USD"
+    """Label `currency` of the metric."""
+    per_hour: NotNegative | None = None
+    """An hour of the server, whatever it uses."""
+    per_cpu_hour: NotNegative | None = None
+    """An hour of one busy core."""
+    per_gib_hour: NotNegative | None = None
+    """An hour of one GiB of memory in use."""
+    per_gpu_hour: NotNegative | None = None
+    """An hour of one GPU that the server uses."""
+    per_kwh: NotNegative | None = None
+    """A kilowatt-hour."""
+
+
 class ResourcesConfig(Section):
     """Which process is the model server. Without a key: who listens on the upstream's port."""
 
@@ -78,6 +103,12 @@ class ResourcesConfig(Section):
     """The port it listens on."""
     name: Text | None = None
     """Its process name."""
+    container: Container | None = None
+    """Id of its container, or the beginning of it."""
+    watts_per_core: Positive | None = None
+    """Power of a busy core, where the processor has no counter of its energy; null: no model."""
+    price: PriceConfig | None = None
+    """What things cost, for the cost of 1,000 predictions."""
     interval_s: Seconds = 5.0
     """How often it is looked at."""
 

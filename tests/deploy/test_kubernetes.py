@@ -70,6 +70,7 @@ def test_ports_are_those_of_the_configuration(
     objects: dict[str, Tree], pod: Tree, remora: Tree, config: Config
 ) -> None:
     ports = {port["name"]: port["containerPort"] for port in remora["ports"]}
+    assert config.proxy is not None
     assert ports["http"] == config.proxy.listen_address.port
     assert ports["admin"] == config.admin.listen_address.port
     service = objects["Service"]["spec"]

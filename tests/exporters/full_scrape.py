@@ -18,6 +18,7 @@ from agent.intake import DELAY_BOUNDS_S, Delays
 from agent.labels import Joined
 from agent.objectives import Standing
 from agent.resources import Resources
+from agent.resources.gpu import Gpu
 from agent.sources.proxy import EdgeCounters, RouteCounters
 from agent.version_watch import VersionWatch, WatchSettings
 from detectors import Reference, build_reference
@@ -146,6 +147,7 @@ def scrape_input(**changes: Any) -> ScrapeInput:
     """Everything at once."""
     totals = EdgeTotals()
     totals.take(counters())
+    totals.calls.grpc["v1", "inference.GRPCInferenceService/ModelInfer", "OK"] = 12
     stable = watch("v1", shift=6.0)
     stable.take_labelled(joined(), ticks=1.0, at=None)
     delays = Delays(counts=[0] * (len(DELAY_BOUNDS_S) + 1))
@@ -167,8 +169,16 @@ def scrape_input(**changes: Any) -> ScrapeInput:
         labels={"joined": 200, "late": 0},
         delays=delays,
         server=Resources(
-            values={"cpu_s": 12.5, "memory_bytes": 1e8, "threads": 8.0, "fds": 20.0}, pid=7
+            values={
+                **{"cpu_s": 12.5, "memory_bytes": 1e8, "threads": 8.0, "fds": 20.0},
+                **{"cgroup_memory_bytes": 1.5e8, "memory_limit_bytes": 4e8},
+                **{"cpu_limit_cores": 2.0, "throttled_s": 0.5, "oom_kills": 1.0},
+                **{"received_bytes": 5e6, "sent_bytes": 7e6, "energy_j": 321.0},
+            },
+            gpus=[Gpu(index=0, utilization=0.4, memory_bytes=2e9, energy_j=55.0)],
+            pid=7,
         ),
+        cost={"currency": "EUR", "per_thousand_predictions": 0.02},
         processes={"edge": {"cpu_s": 1.5, "memory_bytes": 2.6e7, "restarts": 0.0, "pid": 8.0}},
         runs={("drift", "succeeded"): 1},
         deliveries={("ci", "delivered"): 2},

@@ -10,7 +10,6 @@ from typing import Any
 import psutil
 import pytest
 
-from agent import resources as resources_module
 from agent.resources import (
     NO_PERMISSION,
     AgentResources,
@@ -19,6 +18,7 @@ from agent.resources import (
     address_target,
     find_process,
 )
+from agent.resources import server as server_module
 
 # Uses half a second of CPU time and a child, then listens and says where.
 SERVER = """
@@ -70,7 +70,7 @@ def test_a_server_is_found_by_its_port_and_again_after_a_restart(start: Start) -
     process, port = start(0)
     server = ServerResources(address_target(f"127.0.0.1:{port}"))
     assert server.latest.absent == {"server": "not looked at yet"}
-    first = server.read(0.0)
+    first = server.read()
     assert first.pid == process.pid
     assert first.values["cpu_s"] >= 0.65  # with its child
     assert first.values["threads"] >= 2
@@ -79,12 +79,12 @@ def test_a_server_is_found_by_its_port_and_again_after_a_restart(start: Start) -
     assert "network" in first.absent
 
     end(process)
-    gone = server.read(1.0)
+    gone = server.read()
     assert (gone.values, gone.pid) == ({}, None)
     assert gone.absent["server"] in ("no such process", "its process has just ended")
 
     again, _ = start(port)
-    second = server.read(2.0)
+    second = server.read()
     assert second.pid == again.pid
     # A counter: what the first one used is not forgotten.
     assert second.values["cpu_s"] >= first.values["cpu_s"] + 0.65
@@ -109,7 +109,7 @@ def test_a_server_is_found_by_its_number_or_its_name(start: Start) -> None:
 )
 def test_what_cannot_be_seen_is_absent_with_its_reason(address: str, why: str) -> None:
     server = ServerResources(address_target(address))
-    seen = server.read(0.0)
+    seen = server.read()
     assert seen.values == {}
     with pytest.raises(AssertionError, match=why):
         raise AssertionError(seen.absent["server"])
@@ -133,8 +133,8 @@ def test_a_listener_of_somebody_else_is_a_matter_of_permission(
     connection = SimpleNamespace(status=psutil.CONN_LISTEN, laddr=laddr, pid=None)
     monkeypatch.setattr(psutil, "net_connections", lambda kind: [connection])
     server = ServerResources(Target(port=8_000))
-    assert server.read(0.0).absent == {"server": NO_PERMISSION}
-    assert ServerResources(Target(port=8_001)).read(0.0).absent == {"server": "no such process"}
+    assert server.read().absent == {"server": NO_PERMISSION}
+    assert ServerResources(Target(port=8_001)).read().absent == {"server": "no such process"}
 
 
 class Fake:
@@ -180,7 +180,7 @@ class Fake:
 def found(monkeypatch: pytest.MonkeyPatch) -> list[Fake | None]:
     """Who is found, from now on: the first of the list."""
     processes: list[Fake | None] = []
-    monkeypatch.setattr(resources_module, "find_process", lambda target: processes[0])
+    monkeypatch.setattr(server_module, "find_process", lambda target: processes[0])
     return processes
 
 
@@ -188,11 +188,11 @@ def test_workers_that_come_and_go_do_not_make_the_counter_fall(found: list[Any])
     main = Fake(1, 10.0, [Fake(n, 1.0) for n in range(2, 5)])
     found[:] = [main]
     server = ServerResources(Target(pid=1))
-    assert server.read(0.0).values["cpu_s"] == 13.0
+    assert server.read().values["cpu_s"] == 13.0
     for number in range(100):
         main.kids = [Fake(100 + number, 2.0)]
-        server.read(0.0)
-    assert server.read(0.0).values["cpu_s"] == 10.0 + 3.0 + 200.0
+        server.read()
+    assert server.read().values["cpu_s"] == 10.0 + 3.0 + 200.0
     assert len(server._cpu_s) <= 2  # the dead are added up, not kept
 
 
@@ -200,10 +200,10 @@ def test_a_zombie_is_not_the_server(found: list[Any]) -> None:
     old, new = Fake(1, 5.0), Fake(2, 1.0)
     found[:] = [old]
     server = ServerResources(Target(port=1))
-    server.read(0.0)
+    server.read()
     old.state = psutil.STATUS_ZOMBIE
     found[:] = [new]
-    seen = server.read(1.0)
+    seen = server.read()
     assert (seen.pid, seen.values["cpu_s"]) == (2, 6.0)
 
 
@@ -211,7 +211,7 @@ def test_descriptors_of_another_user_are_absent_and_the_rest_is_there(found: lis
     hidden = Fake(1, 5.0)
     hidden.hidden = True
     found[:] = [hidden]
-    seen = ServerResources(Target(pid=1)).read(0.0)
+    seen = ServerResources(Target(pid=1)).read()
     assert "fds" not in seen.values
     assert "descriptors" in seen.absent["fds"]
     assert seen.values["threads"] == 2
@@ -220,10 +220,10 @@ def test_descriptors_of_another_user_are_absent_and_the_rest_is_there(found: lis
 def test_the_server_moves_with_the_stable_version(found: list[Any]) -> None:
     found[:] = [Fake(1, 5.0)]
     server = ServerResources(Target(port=8_000))
-    server.read(0.0)
+    server.read()
     found[:] = [Fake(2, 1.0)]
     server.look_at("127.0.0.1:8001")
-    assert (server.read(1.0).pid, server._target) == (2, Target(port=8_001))
+    assert (server.read().pid, server._target) == (2, Target(port=8_001))
     server.look_at("unix:/x")  # a port that was known is better than nothing
     assert server._target == Target(port=8_001)
     named = ServerResources(Target(name="model"))
