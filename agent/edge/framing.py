@@ -9,6 +9,8 @@ that ask the same kind of thing over and over.
 """
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -24,7 +26,7 @@ from agent.edge.heads import (
 )
 
 if TYPE_CHECKING:
-    from agent.edge.templates import Template, Templates
+    from agent.edge.templates import Templates
 
 _HEAD_KEPT_BYTES_MAX: Final = 2_048  # thousands of connections may each remember one
 _NONE: Final = new_head(RequestLine(b"", b"", True, 0))
@@ -41,19 +43,19 @@ class RequestFraming:
     __slots__ = (
         "_chunks",
         "_feed",
-        "_kin",
         "_reader",
         "_remaining",
         "_strange",
         "_templates",
         "_unfinished",
+        "alike",
         "complete",
+        "kin",
         "last",
         "on_message_complete",
         "peer",
         "rest",
         "scheme",
-        "template",
     )
 
     def __init__(self, reader: HeadReader, templates: "Templates | None" = None) -> None:
@@ -66,9 +68,10 @@ class RequestFraming:
         self._feed = HttpRequestParser(self).feed_data
         self._chunks: ChunkedEnd | None = None
         self._remaining = 0
-        self.template: Template | None = None  # of requests that this client sends
-        self._kin = _NONE  # one that it fits
-        self._strange = 0  # requests that it did not fit
+        # What of a whole request may be forwarded when a template fits it; `kin` is then its head.
+        self.alike: Callable[[bytes], bytes | None] | None = None
+        self.kin = _NONE
+        self._strange = 0  # requests that no template fitted
         self.last = _NONE  # the head of the last request, if the next one may be the same
         self.complete = True  # the request was read to its end
         self.peer = b""  # for X-Forwarded-For; empty when that is not wanted
@@ -107,12 +110,12 @@ class RequestFraming:
             raise Refused from None
         self._end(complete)
         if complete and body_at <= _HEAD_KEPT_BYTES_MAX and not (head.chunked or head.upgrade):
+            if self._templates is not None and not self.peer:
+                self._seek_template(self._templates, came, head)
             head.text = came[:body_at]
             head.size = stop
             if data is not came:
                 head.forwarded = data[: len(data) - head.length]
-            if self._templates is not None and not self.peer:
-                self._seek_template(self._templates, came, head)
         self.last = head
         return head, data
 
@@ -120,21 +123,9 @@ class RequestFraming:
         self._strange += 1
         if self._strange & (self._strange - 1):
             return  # 1, 2, 4, 8: whoever sends something else each time is soon left alone
-        self.template = templates.find(data, head, self._reader.kind)
-        self._kin = head
-
-    def alike(self, data: bytes) -> bytes | None:
-        """What of `data` may be forwarded when it is one whole request that `template` fits.
-
-        `last` is then its head.
-        """
-        assert self.template is not None
-        kin = self._kin
-        found = self.template.fill(data, kin)
-        if found is not None:
-            kin.size = -1  # its text is that of another request
-            self.last = kin
-        return found
+        template = templates.find(data, head, self._reader.kind)
+        self.alike = None if template is None else partial(template.fill, head)
+        self.kin = head
 
     def again(self, data: bytes) -> bytes:
         """The request with the last head that `data` is, whole: what of it may be forwarded.

@@ -74,14 +74,14 @@ class Client(InFlight):
                 # The same kind of thing again, in one piece.
                 self._stage = WAIT
                 self._start(last, framing.again(data) if last.forwarded else data)
-            elif framing.template is not None and not self._held:
+            elif framing.alike is not None and not self._held:
                 # The same kind of thing with another id.
                 found = framing.alike(data)
                 if found is None:
                     self._begin(data)
                 else:
                     self._stage = WAIT
-                    self._start(framing.last, found)
+                    self._start(framing.kin, found)
             else:
                 self._begin(self._held + data if self._held else data)
         elif stage == BODY:

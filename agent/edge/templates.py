@@ -40,7 +40,7 @@ class Template:
         self._by_trace = X_REQUEST_ID not in kinds
         self._edited = edited
 
-    def fill(self, data: bytes, head: RequestHead) -> bytes | None:
+    def fill(self, head: RequestHead, data: bytes) -> bytes | None:
         """What may be forwarded when `data` is one such request, whole; `head` is brought up to it.
 
         None when it is not, and then `head` is as it was.
@@ -75,6 +75,7 @@ class Template:
         if not data.startswith(self._end, at) or at + len(self._end) + length != len(data):
             return None
         head.id = id
+        head.size = -1  # its text is that of another request
         return data if edited is None else _joined(edited, values, data[at + len(self._end) :])
 
 
@@ -100,7 +101,7 @@ class Templates:
     def find(self, data: bytes, head: RequestHead, kind: Callable[[bytes], int]) -> Template | None:
         """A template for requests like `data`, which both readers have accepted as `head`."""
         for template in self._templates:
-            if template.fill(data, head) is not None:
+            if template.fill(head, data) is not None:
                 return template
         self._strange += 1
         # Making one costs as much as reading several heads: the more, the more rarely.
@@ -109,7 +110,7 @@ class Templates:
         self._strange = 0
         self._made += 1
         made = make(data, head, kind)
-        if made is None or made.fill(data, head) is None:
+        if made is None or made.fill(head, data) is None:
             return None
         self._templates.insert(0, made)
         del self._templates[_TEMPLATES_MAX:]
