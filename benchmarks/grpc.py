@@ -113,7 +113,8 @@ class Far(asyncio.Protocol):
         self._near.connected(self)
 
     def data_received(self, data: bytes) -> None:
-        self._near.transport.write(data)
+        if not self._near.transport.is_closing():
+            self._near.transport.write(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._near.transport.close()

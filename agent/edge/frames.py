@@ -24,6 +24,9 @@ OPEN_STREAMS_MAX: Final = 16_384
 
 _read_head: Final = struct.Struct(">IBI").unpack_from  # length and type, flags, stream
 _STREAM: Final = 0x7FFFFFFF
+# Kinds that nobody needs: all but headers and their continuations, promises, resets and goodbyes.
+_WANTED: Final = (HEADERS, RST_STREAM, PUSH_PROMISE, GOAWAY, CONTINUATION)
+_PASSED: Final = bytes(kind not in _WANTED for kind in range(256))
 
 
 class BrokenFraming(ValueError):
@@ -46,8 +49,8 @@ class FrameWalk:
     """
 
     __slots__ = (
+        "_answers",
         "_bare_end",
-        "_from_client",
         "_held",
         "_in_block",
         "_left",
@@ -70,7 +73,7 @@ class FrameWalk:
     ) -> None:
         """`opened` is told of each new stream, and says how many bytes of its data to keep."""
         self._streams = streams
-        self._from_client = from_client
+        self._answers = not from_client
         self._opened = opened
         self._may_keep = may_keep
         self._held = b""  # the beginning of a frame's head
@@ -93,17 +96,22 @@ class FrameWalk:
         pieces: list[bytes] = []
         if not self.begun and size >= FRAME_HEAD_BYTES:
             self._begin(data)
+        kept = self.kept
+        # For the most part of what passes one branch of this loop is all there is: a frame of
+        # data that is not kept, or one that says nothing of any call.
         while size - at >= FRAME_HEAD_BYTES:
             word, flags, stream = _read_head(data, at)
             kind = word & 0xFF
-            if kind == DATA:
-                wanted = self._data(word >> 8, flags, stream & _STREAM)
-            elif kind == HEADERS:
+            if kind == HEADERS:
                 wanted = self._headers(flags, stream & _STREAM)
+            elif kind == DATA and (kept or (self._answers and flags & END_STREAM)):
+                wanted = self._data(word >> 8, flags, stream & _STREAM)
+            elif _PASSED[kind]:
+                if self._in_block or not (kind or stream):
+                    raise BrokenFraming("a header block is interrupted, or data of no stream")
+                wanted = False
             else:
-                wanted = RST_STREAM <= kind <= CONTINUATION and self._other(kind, flags, stream)
-            if self._in_block and kind not in (HEADERS, PUSH_PROMISE, CONTINUATION):
-                raise BrokenFraming("a header block is interrupted")
+                wanted = self._other(kind, flags, stream & _STREAM)
             if wanted:
                 if start < 0:
                     start = at
@@ -114,21 +122,16 @@ class FrameWalk:
                 pieces.append(_bare_end(self._bare_end))
                 self._bare_end = 0
             at += FRAME_HEAD_BYTES + (word >> 8)
-        self._pause(data, at, start, pieces)
-        return pieces
-
-    def _pause(self, data: bytes, at: int, start: int, pieces: list[bytes]) -> None:
-        size = len(data)
         if at < size:  # in the middle of a head
             self._held = data[at:]
             self._left = 0
-            end = at
+            size = at
         else:
             self._left = at - size
             self._shipping = start >= 0
-            end = size
-        if 0 <= start < end:
-            pieces.append(data[start:end])
+        if 0 <= start < size:
+            pieces.append(data[start:size])
+        return pieces
 
     def gap(self, size: int) -> int:
         """Where in the next `size` bytes a frame may be put between two others; -1: nowhere."""
@@ -147,7 +150,7 @@ class FrameWalk:
             raise BrokenFraming("headers of no stream, or inside of others")
         streams = self._streams
         self._in_block = not flags & END_HEADERS
-        if not self._from_client:
+        if self._answers:
             if flags & END_STREAM:
                 self._ended(stream)
         elif stream > streams.last:
@@ -161,8 +164,8 @@ class FrameWalk:
         return True
 
     def _data(self, length: int, flags: int, stream: int) -> bool:
-        if not stream:
-            raise BrokenFraming("data of no stream")
+        if not stream or self._in_block:
+            raise BrokenFraming("data of no stream, or inside of headers")
         room = self.kept.get(stream)
         wanted = False
         if room is not None:
@@ -171,30 +174,26 @@ class FrameWalk:
                 self.kept[stream] = room - length
             else:
                 del self.kept[stream]  # analysis sees a message that is not whole
-        if flags & END_STREAM and not self._from_client:
+        if flags & END_STREAM and self._answers:
             self._ended(stream)
             if not wanted:
                 self._bare_end = stream
         return wanted
 
     def _other(self, kind: int, flags: int, stream: int) -> bool:
-        if kind == CONTINUATION:
-            if not self._in_block:
-                raise BrokenFraming("headers go on that have not begun")
-            self._in_block = not flags & END_HEADERS
-            return True
+        if (kind == CONTINUATION) != self._in_block:
+            raise BrokenFraming("headers go on that have not begun, or are interrupted")
         if kind == RST_STREAM:
-            self._ended(stream & _STREAM)
-            return True
-        if kind == PUSH_PROMISE:
+            self._ended(stream)
+        elif kind != GOAWAY:
             self._in_block = not flags & END_HEADERS
-            return True
-        return kind == GOAWAY
+        return True
 
     def _ended(self, stream: int) -> None:
         self._streams.open.discard(stream)
-        self.kept.pop(stream, None)
-        self.other_kept.pop(stream, None)
+        if self.kept or self.other_kept:
+            self.kept.pop(stream, None)
+            self.other_kept.pop(stream, None)
 
 
 def _bare_end(stream: int) -> bytes:

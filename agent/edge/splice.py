@@ -10,6 +10,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final, cast
 
+from agent.edge.channel import OUTCOME_NAMES
 from agent.edge.frames import GOAWAY_FRAME, PREFACE, BrokenFraming, FrameWalk, Streams
 from agent.edge.journal import FROM_CLIENT, FROM_SERVER
 from agent.edge.upstream import dial
@@ -21,6 +22,7 @@ _now = time.monotonic
 # Where a splice is: waiting for the preface, for the upstream; open; over.
 PREFACE_AWAITED, CONNECTING, OPEN, CLOSED = range(4)
 # Held while the upstream is being connected; beyond, the client is not read any further.
+_UNREACHABLE: Final = OUTCOME_NAMES.index("upstream_unreachable")
 _HELD_BYTES_MAX: Final = 65_536
 # With no stream open after a GOAWAY: how long a client may still have something on its way.
 _QUIET_S: Final = 0.5
@@ -122,7 +124,7 @@ class Splice(asyncio.Protocol):
         far = self._far
         if far is None:
             return self._stage == CONNECTING
-        far.transport.write_eof()  # what it has asked is still answered
+        far.end()  # what it has asked is still answered
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -167,6 +169,10 @@ class Splice(asyncio.Protocol):
             await dial(lambda: far, self._address, edge.settings, contexts, protocol="h2")
         except (OSError, ValueError):  # TimeoutError is an OSError
             edge.counters.refuse("http2_upstream_unreachable")
+            # Nobody will read what it asks, but at least one call has failed.
+            cell = edge.router.stable.cells[0]
+            cell.in_flight += 1
+            cell.finished(_UNREACHABLE, 0, _now() - self._touched, None)
             self.transport.abort()
         finally:
             self._task = None
@@ -189,7 +195,7 @@ class Splice(asyncio.Protocol):
         if len(held) > len(PREFACE):
             self._look(self._up, FROM_CLIENT, held[len(PREFACE) :])
         if self.half_closed:
-            far.transport.write_eof()
+            far.end()
         return True
 
     def answered(self, data: bytes) -> None:
@@ -310,6 +316,11 @@ class Far(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         if self.near is None or not self.near.connected(self):
             self.transport.abort()
+
+    def end(self) -> None:
+        """The client says nothing more; over TLS there is no way to say only that."""
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def data_received(self, data: bytes) -> None:
         if self.near is not None:

@@ -42,7 +42,7 @@ class GrpcConfig(Section):
     listen: Listen = "0.0.0.0:9001"
     """HOST:PORT, [v6]:PORT, :PORT or unix:/path."""
     upstream: Upstream
-    """The server's gRPC port: http://host:port or unix:/path."""
+    """The server's gRPC port: http://host:port, https://host:port or unix:/path."""
 
     @property
     def listen_address(self) -> Address:
