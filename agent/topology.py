@@ -6,13 +6,10 @@ exchange arrives before everybody who wants it is there. Stop is the same backwa
 """
 
 import asyncio
-import fcntl
 import os
-import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +44,7 @@ from agent.sources.proxy import EdgeCounters, Outcome
 from agent.sources.sampler import Sampler
 from agent.sources.tail_formats import LoggedRequest
 from agent.state import Snapshot
+from agent.state_directory import kept_salt, locked
 from agent.upstream_watch import UpstreamWatch
 from detectors import Reading, Reference
 
@@ -55,7 +53,6 @@ log = structlog.get_logger("remora.analysis")
 TICK_EVERY_S = 0.5
 SAMPLING_EVERY_S = 1.0
 HISTORY_EVERY_S = 5.0
-SALT_BYTES = 16
 # A loop that fails at every turn says so now and then, not twice a second.
 COMPLAIN_EVERY_S = 60.0
 
@@ -77,7 +74,7 @@ class Agent:
         self.started_at = time.time()
         state_dir = config.state_dir
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = _locked(state_dir)
+        self._lock = locked(state_dir)
         workers = 0 if config.proxy is None else config.proxy.workers
         routes = () if config.proxy is None else config.proxy.routes
         self.totals = EdgeTotals(
@@ -90,7 +87,7 @@ class Agent:
         self.upstream = UpstreamWatch()
         self.sampling = SamplingRates(
             config.sampling,
-            salt=_salt(state_dir / "sampling.salt"),
+            salt=kept_salt(state_dir / "sampling.salt"),
             tick_s=config.detect.tick_s,
             rows=lambda: self.intake.monitor.rows_total,
             memory=lambda: memory_bytes(self.agent_resources.read()),
@@ -393,34 +390,3 @@ def _capture(config: Config, salt: bytes) -> CaptureWriter | None:
         reservoir=config.sampling.reservoir,
         salt=salt,
     )
-
-
-def _locked(state_dir: Path) -> int:
-    """Only one agent may use a state directory: two that decide would undo each other's work.
-
-    Raises `OSError` while another one does; the one that a dead supervisor left behind lets go
-    within seconds, and the next attempt succeeds.
-    """
-    descriptor = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise OSError(
-            error.errno, f"{state_dir}: another agent uses this state directory (state.dir)"
-        ) from None
-    return descriptor
-
-
-def _salt(path: Path) -> bytes:
-    """The secret of sampling and sticky routing: kept, so that a restart keeps the same ids."""
-    try:
-        salt = path.read_bytes()
-        if len(salt) == SALT_BYTES:
-            return salt
-    except FileNotFoundError:
-        pass
-    salt = secrets.token_bytes(SALT_BYTES)
-    path.touch(mode=0o600)
-    path.write_bytes(salt)
-    return salt
