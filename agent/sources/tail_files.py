@@ -81,7 +81,8 @@ class Follower:
             return []
         too_long = self._lines.too_long
         found = self._lines.feed(data)
-        self._dropped["line_too_long"] += self._lines.too_long - too_long
+        if self._lines.too_long > too_long:
+            self._dropped["line_too_long"] += self._lines.too_long - too_long
         if self._prefix_bytes < PREFIX_BYTES_MAX:
             self.know_prefix()
         return found
@@ -261,7 +262,8 @@ class Files:
         found.sort(key=lambda file: file.changed_ns)
         over = len(found) - self._files_max
         if over > 0:
-            self._dropped["too_many_files"] += over if self._is_first else 0
+            if self._is_first:
+                self._dropped["too_many_files"] += over
             found = found[over:]
         return found
 
