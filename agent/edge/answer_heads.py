@@ -69,7 +69,10 @@ class AnswerHeads:
 
 
 def edit_response(data: bytes, end: int) -> bytes:
-    """The head up to `end` without hop-by-hop headers."""
+    """The head up to `end` without hop-by-hop headers, in the version that we speak."""
+    if data.startswith(b"HTTP/1.0"):
+        # Else a client would not use a connection again that we keep open for it.
+        data = b"HTTP/1.1" + data[8:end]
     first = _HOP.search(data, 0, end)
     if first is None:
         return data[:end]

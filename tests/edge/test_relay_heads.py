@@ -95,3 +95,34 @@ async def test_forwarded_headers_only_when_configured(house: House) -> None:
         b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: http\r\n"
         b"X-Forwarded-For: 10.0.0.1, 127.0.0.1\r\n\r\n"
     )
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: keep-alive\r\nKeep-Alive: 5\r\n"])
+async def test_an_old_server_s_answer_leaves_the_client_s_connection_open(
+    house: House, more: bytes
+) -> None:
+    upstream = house.upstream()
+    await house.start(upstream)
+    client = await house.client()
+    for _ in range(3):
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        again = bool(more and upstream.peers)
+        server = upstream.peers[0] if again else await upstream.accept()
+        await server.head()
+        await server.send(b"HTTP/1.0 200 OK\r\n%bContent-Length: 2\r\n\r\nok" % more)
+        answer = await client.until(b"\r\n\r\nok")
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nx-remora-request-id: ")
+        assert b"onnection" not in answer
+
+
+async def test_traces_pass_untouched(house: House) -> None:
+    upstream = house.upstream()
+    await house.start(upstream, forwarded=True)
+    client = await house.client()
+    trace = (
+        b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
+        b"TraceState: congo=t61rcWkgMzE,rojo=00f067aa0ba902b7\r\ntracestate: b=2\r\n"
+    )
+    await client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n" + trace + b"\r\n")
+    server = await upstream.accept()
+    assert trace in await server.head()
