@@ -170,6 +170,73 @@ async def test_memory_stays_flat_over_many_connections_and_requests(
     await analysis.close()
 
 
+async def pour(peer: Peer, size: int) -> None:
+    piece = b"x" * (1 << 20)
+    for _ in range(size // len(piece)):
+        await asyncio.get_running_loop().sock_sendall(peer.sock, piece)
+
+
+async def drink(peer: Peer, size: int) -> None:
+    buffer = memoryview(bytearray(1 << 20))
+    while size:
+        room = buffer[: min(size, len(buffer))]
+        got = await asyncio.get_running_loop().sock_recv_into(peer.sock, room)
+        assert got, f"the connection ended {size} bytes early"
+        size -= got
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kept", [0.0, 1.0])
+async def test_a_gibibyte_each_way_leaves_memory_flat(
+    process: Process, house: House, kept: float
+) -> None:
+    """The highest it ever was, not what it is afterwards; a copy is cut at its limit."""
+    upstream = house.upstream()
+    analysis = await started(process, house, upstream.address, sampling_rate=kept)
+    client = await house.client()
+    await client.send(POST)
+    server = await upstream.accept()
+    await answered(client, server)
+    before = int(process.proc("status").split("VmHWM:")[1].split()[0])
+    size = 1 << 30
+    await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+    await server.until(b"\r\n\r\n")
+    await asyncio.gather(pour(client, size), drink(server, size))
+    await server.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+    await client.until(b"\r\n\r\n")
+    await asyncio.gather(pour(server, size), drink(client, size))
+    await client.send(POST)
+    await answered(client, server)
+    after = int(process.proc("status").split("VmHWM:")[1].split()[0])
+    assert after - before < 12 * 1_024  # KiB: buffers, and copies of a mebibyte each way
+    process.control.close()
+    await process.ended()
+    await analysis.close()
+
+
+@pytest.mark.slow
+async def test_a_million_headers_are_refused_and_hold_nothing(
+    process: Process, house: House
+) -> None:
+    upstream = house.upstream()
+    analysis = await started(process, house, upstream.address)
+    client = await house.client()
+    before = int(process.proc("status").split("VmHWM:")[1].split()[0])
+    await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n")
+    sending = asyncio.get_running_loop().create_task(
+        client.send(b"".join(b"x-%d: 1\r\n" % number for number in range(1_000_000)))
+    )
+    assert (await client.head()).startswith(b"HTTP/1.1 431 ")
+    await asyncio.gather(sending, return_exceptions=True)
+    after = int(process.proc("status").split("VmHWM:")[1].split()[0])
+    assert after - before < 4 * 1_024
+    assert upstream.nobody_came()
+    process.control.close()
+    await process.ended()
+    await analysis.close()
+
+
 def test_the_edge_imports_nothing_but_the_standard_library_and_two() -> None:
     code = (
         "import sys; import agent.edge.__main__; "
