@@ -74,7 +74,12 @@ class EdgeProcess:
         self, edge: Edge, doors: dict[str, socket.socket], channel: socket.socket
     ) -> None:
         grpc = doors.get("grpc")
-        await edge.serve([doors["proxy"]], grpc=() if grpc is None else [grpc])
+        try:
+            await edge.serve([doors["proxy"]], grpc=() if grpc is None else [grpc])
+        except (OSError, ValueError) as error:  # a certificate that went bad since it was checked
+            sys.stderr.write(f"remora-edge: cannot serve: {error}\n")
+            self._go(0.0)  # the supervisor starts another, after a pause
+            return
         edge.outbox.attach(channel)
         # No cycles are made while serving, so there is nothing to look for; and the pages of what
         # is there now stay untouched.

@@ -251,3 +251,21 @@ def test_the_edge_imports_nothing_but_the_standard_library_and_two() -> None:
     roots = set(done.stdout.split()) - set(sys.stdlib_module_names)
     ours = {name for name in roots if not name.startswith("_")}
     assert ours - {"cython_runtime"} == {"agent", "httptools", "uvloop"}
+
+
+async def test_an_edge_whose_certificate_is_no_use_says_so_and_ends(
+    process: Process, capfd: pytest.CaptureFixture[str]
+) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    channel, analysis_end = socket.socketpair()
+    message = {
+        "type": "start",
+        "settings": {"tls_cert_file": "/nowhere.pem", "tls_key_file": "/nowhere.key"},
+        "stable": {"address": "127.0.0.1:9", "version": "1"},
+        "listeners": ["proxy"],
+    }
+    process.send(message, [listener.fileno(), channel.fileno()])
+    await process.ended()
+    assert "cannot serve" in capfd.readouterr().err
+    for end in (listener, channel, analysis_end):
+        end.close()
