@@ -273,3 +273,15 @@ def test_all_conversations_together_hold_no_more_than_the_limit() -> None:
     for talk in talks:
         talk.lost("gap")
     assert witness.budget.held == 0
+
+
+@pytest.mark.parametrize("request_", [b"GET /w HTTP/1.1\r\n\r\n", b"CONNECT a:1 HTTP/1.1\r\n\r\n"])
+def test_a_length_of_zero_does_not_hide_what_an_answer_means(request_: bytes) -> None:
+    """Some servers say it everywhere; in one segment it would pass for a common answer."""
+    dialogue = Dialogue().client(request_)
+    dialogue.server(b"HTTP/1.1 103 Early Hints\r\nContent-Length: 0\r\n\r\n")
+    assert not dialogue.pairs
+    status = b"200 OK" if request_.startswith(b"CONNECT") else b"101 Switching Protocols"
+    dialogue.server(b"HTTP/1.1 %b\r\nContent-Length: 0\r\n\r\n" % status)
+    assert len(dialogue.pairs) == 1
+    assert dialogue.talk.foreign
