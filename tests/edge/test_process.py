@@ -254,7 +254,7 @@ def test_the_edge_imports_nothing_but_the_standard_library_and_two() -> None:
 
 
 async def test_an_edge_whose_certificate_is_no_use_says_so_and_ends(
-    process: Process, capfd: pytest.CaptureFixture[str]
+    capfd: pytest.CaptureFixture[str], process: Process
 ) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     channel, analysis_end = socket.socketpair()
