@@ -24,7 +24,7 @@ def operate(release: Release, *, id: str, action: str, reason: str, actor: str) 
 async def roll_back(release: Release, *, to: str | None, reason: str, actor: str) -> Rollout:
     """To the version before, or to a version of the registry by name. Raises `Refused`."""
     rollout = release.rollout
-    if to is not None and (rollout is None or not release.names(rollout.stable, to)):
+    if to is not None and (rollout is None or not release.versions.names(rollout.stable, to)):
         return await _forward_to(release, to, actor)
     if rollout is None:
         raise Refused(409, "there is no version before this one")

@@ -150,11 +150,11 @@ class Controller:
         stable = self.registry.stable()
         reference = None
         if stable is not None and stable.address != self._config.stable_upstream:
-            reference = self.release.reference_of(stable.digest)
+            reference = self.release.versions.reference_of(stable.digest)
         elif self._config.reference.path is not None:
             reference = Reference.from_bytes(self._config.reference.path.read_bytes())
         elif stable is not None:
-            reference = self.release.reference_of(stable.digest)
+            reference = self.release.versions.reference_of(stable.digest)
         known = self.intake.monitor.reference(label)
         if reference is not None and (known is None or known.digest != reference.digest):
             log.info("reference taken up", version=label, digest=reference.digest)

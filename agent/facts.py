@@ -72,7 +72,7 @@ class Facts:
             "candidate": rollout.candidate,
             "state": STATE_NUMBER[rollout.state],
             "weight": rollout.weight,
-            "version": self._release.label(rollout.candidate),
+            "version": self._release.versions.label(rollout.candidate),
             "pairs": {"agree": pairs.compared - pairs.disagreeing, "differ": pairs.disagreeing},
         }
 

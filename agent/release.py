@@ -33,7 +33,7 @@ from agent.release_rules import (
 from agent.slots import Slots, verified
 from agent.sources.proxy import Outcome as EdgeOutcome
 from agent.sources.proxy import Route
-from detectors import Reference
+from agent.version_names import VersionNames
 from retrain.analysis import Analysis, Arm
 from retrain.assessment import Assessment
 from retrain.ledger import Ledger, LedgerError
@@ -92,6 +92,7 @@ class Release:
         self._config = config
         self._ledger = ledger
         self.registry = registry
+        self.versions = VersionNames(registry)
         self._slots = slots
         self._monitor = monitor
         self._send_route = send_route
@@ -106,7 +107,6 @@ class Release:
         self._boot = uuid.uuid4().hex
         self._assess_at = self._save_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._labels: dict[str, str] = {}  # digest to label, which never changes
         self.rollbacks: Counter[str] = Counter()
         self.pairs = Pairs(tolerance=config.rollout.shadow.tolerance)
 
@@ -254,8 +254,8 @@ class Release:
             analysis.observe(
                 outcomes_of(
                     outcomes,
-                    candidate=self.label(rollout.candidate),
-                    stable=self.label(rollout.stable),
+                    candidate=self.versions.label(rollout.candidate),
+                    stable=self.versions.label(rollout.stable),
                     clustered=self._config.rollout.client_key is not None,
                     shadow=rollout.state is State.SHADOW,
                 )
@@ -275,14 +275,19 @@ class Release:
         """Labels of either arm."""
         rollout, analysis = self._flying(), self._analysis
         if rollout is not None and analysis is not None:
-            candidate, stable = self.label(rollout.candidate), self.label(rollout.stable)
+            candidate, stable = (
+                self.versions.label(rollout.candidate),
+                self.versions.label(rollout.stable),
+            )
             analysis.observe_losses(losses_of(joined, candidate=candidate, stable=stable))
 
     def on_invalid_output(self, version: str, what: str) -> None:
         """A model answered NaN or infinity."""
         rollout, analysis = self._flying(), self._analysis
         if rollout is not None and analysis is not None:
-            arm: Arm = "candidate" if version == self.label(rollout.candidate) else "stable"
+            arm: Arm = (
+                "candidate" if version == self.versions.label(rollout.candidate) else "stable"
+            )
             analysis.observe_invalid_output(arm, what)
 
     async def tick(self) -> None:
@@ -349,7 +354,7 @@ class Release:
     def _use_reference(self, digest: str) -> None:
         """Detection goes on against what this version was made from; nothing stays latched."""
         version = self.registry.version(digest)
-        label = self.label(digest)
+        label = self.versions.label(digest)
         self._monitor.install(label, None if version is None else reference_in(version))
         self._monitor.make_stable(label)
         self._on_stable_changed()
@@ -357,7 +362,7 @@ class Release:
     def _announce_stable(self) -> None:
         stable = self.registry.stable()
         assert stable is not None
-        label = self.label(stable.digest or "")
+        label = self.versions.label(stable.digest or "")
         address = self._slots.address(stable.name)
         self._tell_supervisor({"type": "stable", "address": address, "version": label})
         self.route_again()
@@ -400,27 +405,8 @@ class Release:
             self.registry,
             self._slots,
             self._flying(),
-            label=self.label,
+            label=self.versions.label,
             lease_s=self._config.rollout.lease_s,
         )
         if route is not None:
             self._send_route(route)
-
-    def label(self, digest: str) -> str:
-        """The version label of a digest: what metrics and routes call it."""
-        label = self._labels.get(digest)
-        if label is None:
-            version = self.registry.version(digest)
-            if version is None:
-                return digest[:19]
-            label = self._labels[digest] = version.label
-        return label
-
-    def reference_of(self, digest: str | None) -> Reference | None:
-        """The profile that the artifact of a version carries, if it has one."""
-        version = None if digest is None else self.registry.version(digest)
-        return None if version is None else reference_in(version)
-
-    def names(self, digest: str, name: str) -> bool:
-        """Whether people may mean this digest by `name`."""
-        return name in (digest, self.label(digest))
