@@ -300,6 +300,23 @@ def test_bodies_that_are_held_are_bounded(wire: Wire, monkeypatch: pytest.Monkey
     assert wire.exchanges[-1].request_body == b"question"  # what was held was given back
 
 
+def test_what_a_lost_connection_held_is_given_back(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_calls, "HELD_BYTES_MAX", 40)
+    for _ in range(3):
+        wire.kept(1)
+        wire.asks(1)
+        wire.tell(UNTOLD)
+        wire.client, wire.server = Client(), Server()
+        wire.opened()
+    wire.kept(1)
+    wire.asks(1)
+    wire.answers(1)
+    assert not wire.exchanges[0].request_truncated
+    assert "grpc_memory" not in wire.dropped
+
+
 def test_streams_and_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_calls, "STREAMS_MAX", 2)
     monkeypatch.setattr(grpc_calls, "CONNECTIONS_MAX", 2)
@@ -312,9 +329,6 @@ def test_streams_and_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
     assert wire.dropped == {
         "http2_streams_max": 1, "http2_connections_max": 1, "http2_call_lost": 2,
     }  # fmt: skip
-
-
-# How it was cut.
 
 
 def conversation() -> list[Record]:
