@@ -18,7 +18,7 @@ from agent.edge.capture import Rates
 from agent.edge.draw import hasher, number
 
 if TYPE_CHECKING:
-    from agent.wire.pairing import Pair
+    from agent.wire.pair import Pair
 
 
 class Keeping:

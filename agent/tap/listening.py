@@ -22,7 +22,7 @@ from agent.tap.ring import packet_header
 from agent.tap.settings import TapSettings
 from agent.wire.message_ends import ResponseHeads
 from agent.wire.packet import ETHERNET, locate, network_at, ports
-from agent.wire.pairing import Budget, Pair
+from agent.wire.pair import Budget, Pair
 from agent.wire.reassembly import Flows
 
 _STABLE: Final = 0

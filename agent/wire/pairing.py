@@ -9,146 +9,18 @@ whole is given up.
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Final
 
-from agent.edge.heads import HeadReader, RequestHead
-from agent.wire.message_ends import (
-    HEAD_BYTES_MAX,
-    UNTIL_CLOSE,
-    ChunkedBody,
-    ResponseHead,
-    ResponseHeads,
-    other_protocol,
-)
+from agent.wire.message_ends import UNTIL_CLOSE, ResponseHead, other_protocol
+from agent.wire.message_side import CLOSE, HEAD, TOO_LONG, Side
+from agent.wire.pair import CLIENT_DISCONNECT, UPSTREAM_UNREACHABLE, Observer, Pair
 
-# Outcomes, as positions in agent.edge.channel.OUTCOME_NAMES; a listener never sees a timeout.
-OK, CLIENT_DISCONNECT, UPSTREAM_UNREACHABLE = range(3)
 # Requests on their way at once on one connection. Nobody pipelines this deep in earnest.
 PIPELINED_MAX: Final = 64
 
-_HEAD, _SIZED, _CHUNKED, _CLOSE = range(4)
 _BODILESS: Final = frozenset({204, 304})
 _SPECIAL: Final = frozenset({b"HEAD", b"CONNECT"})  # whose answers end differently
 _NONE: Final[tuple["Pair", ...]] = ()
-
-
-class Budget:
-    """How many bytes of bodies may be held: of one side of a pair, and of all pairs together."""
-
-    __slots__ = ("held", "side_bytes_max", "total_bytes_max")
-
-    def __init__(self, *, side_bytes_max: int, total_bytes_max: int) -> None:
-        self.side_bytes_max = side_bytes_max
-        self.total_bytes_max = total_bytes_max
-        self.held = 0
-
-
-class Pair:
-    """A request and its response as they pass; filled while they do."""
-
-    __slots__ = (
-        "budget",
-        "cell",
-        "draw",
-        "finished_at",
-        "first_body_at",
-        "first_byte_at",
-        "head",
-        "id",
-        "kept",
-        "outcome",
-        "rates",
-        "request",
-        "request_bytes",
-        "request_cut",
-        "request_whole",
-        "response",
-        "response_bytes",
-        "response_cut",
-        "response_whole",
-        "started_at",
-        "status",
-    )
-
-    head: RequestHead
-    id: bytes
-    kept: bool  # the observer's, like the three that follow; whether bytes are held is decided once
-    draw: int
-    rates: Any
-    cell: Any
-
-    def __init__(self, head: RequestHead, started_at: float, budget: Budget) -> None:
-        self.head = head
-        self.started_at = started_at
-        self.budget = budget
-        self.kept = True
-        self.id = head.id
-        self.draw = 0
-        self.outcome = OK
-        self.status = 0
-        self.first_byte_at = self.first_body_at = self.finished_at = 0.0  # 0: not yet
-        self.request: list[bytes] = []
-        self.response: list[bytes] = []
-        self.request_bytes = self.response_bytes = 0
-        self.request_cut = self.response_cut = False
-        self.request_whole = self.response_whole = False
-
-    def add_request(self, data: bytes) -> None:
-        budget = self.budget
-        size = len(data)
-        if (
-            self.request_bytes + size > budget.side_bytes_max
-            or budget.held + size > budget.total_bytes_max
-        ):
-            self.request_cut = True
-            data = data[: max(0, self._room(self.request_bytes))]
-            size = len(data)
-        budget.held += size
-        self.request_bytes += size
-        self.request.append(data)
-
-    def add_response(self, data: bytes) -> None:
-        budget = self.budget
-        size = len(data)
-        if (
-            self.response_bytes + size > budget.side_bytes_max
-            or budget.held + size > budget.total_bytes_max
-        ):
-            self.response_cut = True
-            data = data[: max(0, self._room(self.response_bytes))]
-            size = len(data)
-        budget.held += size
-        self.response_bytes += size
-        self.response.append(data)
-
-    def _room(self, have: int) -> int:
-        budget = self.budget
-        return min(budget.side_bytes_max - have, budget.total_bytes_max - budget.held)
-
-    def release(self) -> None:
-        """Its bytes are not held any more."""
-        self.budget.held -= self.request_bytes + self.response_bytes
-        self.request_bytes = self.response_bytes = 0
-
-
-class Observer(Protocol):
-    """Who wants to know; the three readers below are shared by all connections."""
-
-    requests: HeadReader
-    responses: ResponseHeads
-    budget: Budget
-
-    def begun(self, pair: Pair) -> None:
-        """A request's head is there: whether the pair is kept is decided here, once."""
-        ...
-
-    def gave_up(self, pair: Pair, reason: str) -> None:
-        """A pair that was begun will not be whole."""
-        ...
-
-    def drop(self, reason: str) -> None:
-        """Something that is no pair was lost, or is none that this can read."""
-        ...
 
 
 class Conversation:
@@ -170,8 +42,8 @@ class Conversation:
         self._observer = observer
         self._pending: deque[Pair] = deque()  # begun, in the order of the requests
         self._asking: Pair | None = None  # whose request's body is not at its end
-        self._request = _Side()
-        self._response = _Side()
+        self._request = Side()
+        self._response = Side()
         self._unmatched = False  # the response that passes belongs to no request of ours
         self._client_closed = False
         self.deaf = False  # nothing that follows can be understood
@@ -187,14 +59,14 @@ class Conversation:
         if self.deaf:
             return _NONE
         side = self._request
-        if side.mode == _HEAD and not side.held and self._whole_request(data, at):
+        if side.mode == HEAD and not side.held and self._whole_request(data, at):
             return _NONE
         position = 0
         while True:
-            if side.mode == _HEAD:
+            if side.mode == HEAD:
                 data, position, end = side.find_head(data, position, at)
                 if end < 0:
-                    if end == _TOO_LONG or other_protocol(data):
+                    if end == TOO_LONG or other_protocol(data):
                         self._unreadable(data)
                     return _NONE
                 position = self._begin(data, position, end)
@@ -284,7 +156,7 @@ class Conversation:
         if self.deaf:
             return _NONE
         side = self._response
-        if side.mode == _HEAD and not side.held and len(self._pending) == 1:
+        if side.mode == HEAD and not side.held and len(self._pending) == 1:
             pair = self._whole_response(data, at)
             if pair is not None:
                 return (pair,)
@@ -293,12 +165,12 @@ class Conversation:
         while not self.deaf:
             pending = self._pending
             pair = pending[0] if pending and not self._unmatched else None
-            if side.mode == _HEAD:
+            if side.mode == HEAD:
                 if pair is not None and pair.response_whole:
                     pair = None  # its request still goes on, but the server says something more
                 data, position, end = side.find_head(data, position, at)
                 if end < 0:
-                    if end == _TOO_LONG:
+                    if end == TOO_LONG:
                         self._unanswerable()
                     break
                 head = self._observer.responses.read(data, position, end)
@@ -310,7 +182,7 @@ class Conversation:
                 position = self._response_body(pair, data, position, at)
             if position < 0:
                 break
-            if side.mode == _HEAD and not side.interim:
+            if side.mode == HEAD and not side.interim:
                 self._unmatched = False
                 if pair is not None:
                     pair.response_whole = True
@@ -373,10 +245,10 @@ class Conversation:
         elif head.chunked:
             side.begin_chunked()
         elif length == UNTIL_CLOSE:
-            side.mode = _CLOSE
+            side.mode = CLOSE
         else:
             self._sized(length, body_at, len(data))
-        if side.mode != _HEAD:
+        if side.mode != HEAD:
             # The head goes along with what of the body came with it.
             return self._response_body(pair, data, body_at, at, start)
         stop = body_at + length
@@ -434,8 +306,8 @@ class Conversation:
     def server_ended(self, at: float, *, reset: bool = False) -> Sequence[Pair]:
         """The server will send no more: what lasted until now is whole, the rest never will be."""
         side = self._response
-        if side.mode == _CLOSE and not reset and self._pending and not self._unmatched:
-            side.mode = _HEAD
+        if side.mode == CLOSE and not reset and self._pending and not self._unmatched:
+            side.mode = HEAD
             self._pending[0].response_whole = True
             if self._pending[0].request_whole:
                 self._pending[0].finished_at = at
@@ -462,75 +334,11 @@ class Conversation:
         """Bytes are missing: nothing that is under way can become whole. How much that was."""
         pairs, self._pending = self._pending, deque()
         self._asking = None
-        self._request = _Side()
-        self._response = _Side()
+        self._request = Side()
+        self._response = Side()
         self._unmatched = False
         for pair in pairs:
             self._observer.gave_up(pair, reason)
         if not pairs and reason != "gap":
             self._observer.drop(reason)
         return len(pairs)
-
-
-_TOO_LONG: Final = -2
-
-
-class _Side:
-    """Where one direction stands: before a head, or in a body and how far."""
-
-    __slots__ = ("_chunks", "_left", "began_at", "held", "interim", "malformed", "mode")
-
-    def __init__(self) -> None:
-        self.mode = _HEAD
-        self.began_at = 0.0  # when the first byte of the head came
-        self.interim = False
-        self.malformed = False
-        self.held = b""  # of a head that is not whole
-        self._left = 0
-        self._chunks: ChunkedBody | None = None
-
-    def find_head(self, data: bytes, at: int, now: float) -> tuple[bytes, int, int]:
-        """The bytes in which the head is, where it begins, and where its last line ends.
-
-        -1 when that has not come yet (it is held), _TOO_LONG when it never may.
-        """
-        if self.held:
-            data = self.held + data[at:]
-            at = 0
-        else:
-            self.began_at = now
-        while data.startswith(b"\r\n", at):  # allowed before a message (RFC 9112 2.2)
-            at += 2
-        end = data.find(b"\r\n\r\n", at)
-        if end >= 0:
-            self.held = b""
-            return data, at, end
-        self.held = data[at:] if at else data
-        return self.held, 0, _TOO_LONG if len(self.held) > HEAD_BYTES_MAX else -1
-
-    def begin_sized(self, left: int) -> None:
-        self.mode = _SIZED
-        self._left = left
-
-    def begin_chunked(self) -> None:
-        self.mode = _CHUNKED
-        self._chunks = ChunkedBody()
-
-    def end_of_body(self, data: bytes, at: int) -> int:
-        """Where it ends, and a head may begin; -1 while it does not end."""
-        if self.mode == _SIZED:
-            have = len(data) - at
-            if have < self._left:
-                self._left -= have
-                return -1
-            at += self._left
-        elif self.mode == _CHUNKED:
-            assert self._chunks is not None
-            at = self._chunks.end(data, at)
-            self.malformed = self._chunks.malformed
-            if at < 0:
-                return -1
-        else:
-            return -1
-        self.mode = _HEAD
-        return at

@@ -14,7 +14,8 @@ from typing import Final
 
 from agent.wire.message_ends import starts_request, starts_response
 from agent.wire.packet import ACK, FIN, RST, SYN, ports, reversed_key
-from agent.wire.pairing import Conversation, Observer, Pair
+from agent.wire.pair import Observer, Pair
+from agent.wire.pairing import Conversation
 
 _MASK: Final = 0xFFFF_FFFF
 _HALF: Final = 0x8000_0000

@@ -6,14 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.wire.pairing import (
-    CLIENT_DISCONNECT,
-    OK,
-    PIPELINED_MAX,
-    UPSTREAM_UNREACHABLE,
-    Conversation,
-    Pair,
-)
+from agent.wire.pair import CLIENT_DISCONNECT, OK, UPSTREAM_UNREACHABLE, Pair
+from agent.wire.pairing import PIPELINED_MAX, Conversation
 from tests.wire.wires import Witness, pieces, seen
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.wire import reassembly
 from agent.wire.packet import ACK, FIN, RST, SYN
-from agent.wire.pairing import CLIENT_DISCONNECT, OK, UPSTREAM_UNREACHABLE, Pair
+from agent.wire.pair import CLIENT_DISCONNECT, OK, UPSTREAM_UNREACHABLE, Pair
 from agent.wire.reassembly import Flows
 from tests.wire.wires import SERVER, Connection, Segment, Witness, seen
 

@@ -8,7 +8,7 @@ from socket import AF_INET, AF_INET6, inet_pton
 from agent.edge.heads import HeadReader
 from agent.wire.message_ends import ResponseHeads
 from agent.wire.packet import ACK, FIN, RST, SYN
-from agent.wire.pairing import Budget, Pair
+from agent.wire.pair import Budget, Pair
 
 CLIENT, SERVER = 40_000, 8_000
 IP4 = 0x0800
