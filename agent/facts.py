@@ -58,22 +58,24 @@ class Facts:
             return None
         facts = shown(rollout)
         facts["because"] = because(rollout, self._ledger)
-        if self._release.assessment is not None:
-            facts["assessment"] = self._release.assessment.as_json()
-        if rollout.policy.shadow:
-            facts["pairs"] = self._release.pairs.as_json()
+        evidence = self._release.evidence
+        if evidence is not None and evidence.assessment is not None:
+            facts["assessment"] = evidence.assessment.as_json()
+        if evidence is not None and rollout.policy.shadow:
+            facts["pairs"] = evidence.pairs.as_json()
         return facts
 
     def rollout_figures(self) -> dict[str, Any] | None:
-        rollout, pairs = self._release.rollout, self._release.pairs
+        rollout, evidence = self._release.rollout, self._release.evidence
         if rollout is None:
             return None
+        pairs: dict[str, int] = {} if evidence is None else evidence.pairs.by_agreement()
         return {
             "candidate": rollout.candidate,
             "state": STATE_NUMBER[rollout.state],
             "weight": rollout.weight,
             "version": self._release.versions.label(rollout.candidate),
-            "pairs": {"agree": pairs.compared - pairs.disagreeing, "differ": pairs.disagreeing},
+            "pairs": pairs,
         }
 
     @property
@@ -105,7 +107,7 @@ class Facts:
                 for entry in self._ledger.entries(subject=rollout.id, limit=200)
             ]
             if release.rollout is not None and rollout.id == release.rollout.id:
-                seen = release.assessment
+                seen = None if release.evidence is None else release.evidence.assessment
                 facts["measurements"] = [] if seen is None else seen.as_json()["measurements"]
             listed.append(facts)
         return listed

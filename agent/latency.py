@@ -24,7 +24,8 @@ class Latencies:
 
     def take(self, exchange: Exchange, now: float) -> None:
         """An exchange that the client was answered; a copy's answer is no client's wait."""
-        if not exchange.status or exchange.shadow or not exchange.duration_s >= 0.0:
+        # A source that does not know how long it took says 0.
+        if not exchange.status or exchange.shadow or not exchange.duration_s > 0.0:
             return
         key = (exchange.version, self._route(exchange.path))
         if key not in self._recent and len(self._recent) >= KEYS_MAX:

@@ -41,6 +41,10 @@ class Pairs:
         """The share of pairs in which the answers differ; None before the first."""
         return self.disagreeing / self.compared if self.compared else None
 
+    def by_agreement(self) -> dict[str, int]:
+        """Pairs whose answers agree, and those whose answers differ."""
+        return {"agree": self.compared - self.disagreeing, "differ": self.disagreeing}
+
     def as_json(self) -> dict[str, Any]:
         """What is shown of them."""
         return {

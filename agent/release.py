@@ -19,23 +19,17 @@ from agent.desired_route import desired_route
 from agent.inference import Inference
 from agent.labels import Joined
 from agent.monitor import ModelMonitor
-from agent.outcome_order import InOrder
-from agent.pairing import Pairs
 from agent.release_rules import (
     cause,
-    losses_of,
-    outcomes_of,
-    plan,
     reference_in,
     rollout_policy,
     with_strategy,
 )
+from agent.rollout_evidence import RolloutEvidence
 from agent.slots import Slots, verified
 from agent.sources.proxy import Outcome as EdgeOutcome
 from agent.sources.proxy import Route
 from agent.version_names import VersionNames
-from retrain.analysis import Analysis, Arm
-from retrain.assessment import Assessment
 from retrain.ledger import Ledger, LedgerError
 from retrain.registry import Registry
 from retrain.rollout import DURABLE, ENDED, Rollout, State, advance, begin
@@ -45,7 +39,6 @@ from retrain.rollout_messages import (
     BeginStep,
     InstallReference,
     MakeStable,
-    Measured,
     Notify,
     Restarted,
     RestoreReference,
@@ -101,14 +94,11 @@ class Release:
         self._on_stable_changed = on_stable_changed
         self._clock = clock
         self.rollout: Rollout | None = None
-        self.assessment: Assessment | None = None
-        self._analysis: Analysis | None = None
-        self._arriving = InOrder()
+        self.evidence: RolloutEvidence | None = None
         self._boot = uuid.uuid4().hex
         self._assess_at = self._save_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self.rollbacks: Counter[str] = Counter()
-        self.pairs = Pairs(tolerance=config.rollout.shadow.tolerance)
 
     # Life.
 
@@ -123,26 +113,18 @@ class Release:
             self.rollout = newest[0] if newest else None
         else:
             self.rollout = found
-            self._analysis = self._restored(found)
+            self.evidence = RolloutEvidence(self._config, self.versions)
+            self.evidence.restore(self.registry.analysis(found.id))
             self.apply(Started(), actor="runner")
             self.apply(Restarted(boot=self._boot), actor="runner")
         self.route_again()
 
-    def _restored(self, rollout: Rollout) -> Analysis:
-        state = self.registry.analysis(rollout.id)
-        if state is not None:
-            try:
-                return Analysis.restore(plan(self._config), state)
-            except (KeyError, TypeError, ValueError) as error:
-                # Evidence lost costs time, never validity: the canary is watched from anew.
-                log.error("canary evidence not restored", error=repr(error))
-        return Analysis(plan(self._config))
-
     async def stop(self) -> None:
         """Save the evidence. Slots keep serving: they are not ours to end."""
-        if self._flying() is not None and self._analysis is not None and self.rollout is not None:
-            self._observe(self._arriving.take_all())
-            self.registry.save_analysis(self.rollout.id, self._analysis.state())
+        rollout, evidence = self._flying(), self.evidence
+        if rollout is not None and evidence is not None:
+            evidence.observe(rollout, all_of_them=True)
+            self.registry.save_analysis(rollout.id, evidence.state())
         for task in list(self._tasks):
             task.cancel()
 
@@ -192,16 +174,14 @@ class Release:
         )
         admitted = begin(rollout, admission, self._clock())
         assert version is not None
-        before = (self.rollout, self._analysis, self.assessment)
-        self.rollout, self._analysis = admitted, Analysis(plan(self._config))
-        self.assessment = None
-        self.pairs = Pairs(tolerance=self._config.rollout.shadow.tolerance)
-        self._arriving = InOrder()  # what still waits is of the rollout before
+        before = (self.rollout, self.evidence)
+        self.rollout = admitted
+        self.evidence = RolloutEvidence(self._config, self.versions)
         try:
             self.apply(Started(actor=actor), actor=actor)
         except (LedgerError, sqlite3.IntegrityError) as error:
             if self.rollout is admitted:  # it was never written, so it never was
-                self.rollout, self._analysis, self.assessment = before
+                self.rollout, self.evidence = before
             raise NotAdmitted(f"the ledger does not take it: {error}") from error
         self._monitor.install(version.label, reference_in(version))
         return self.rollout
@@ -245,50 +225,27 @@ class Release:
 
     def on_outcomes(self, outcomes: Sequence[EdgeOutcome]) -> None:
         """Every request of both arms, while there are two; looked at by `tick`, in order."""
-        if self._flying() is not None:
-            self._arriving.add(outcomes)
-
-    def _observe(self, outcomes: Sequence[EdgeOutcome]) -> None:
-        rollout, analysis = self._flying(), self._analysis
-        if rollout is not None and analysis is not None and outcomes:
-            analysis.observe(
-                outcomes_of(
-                    outcomes,
-                    candidate=self.versions.label(rollout.candidate),
-                    stable=self.versions.label(rollout.stable),
-                    clustered=self._config.rollout.client_key is not None,
-                    shadow=rollout.state is State.SHADOW,
-                )
-            )
+        if self._flying() is not None and self.evidence is not None:
+            self.evidence.arrive(outcomes)
 
     def on_answer(self, inference: Inference, shadow: bool) -> None:
         """What either model answered, while the candidate is asked the same."""
-        rollout, analysis = self._flying(), self._analysis
-        if rollout is None or rollout.state is not State.SHADOW:
-            return
-        schema = self._monitor.schema_learner.schema
-        self.pairs.take(inference, schema, shadow=shadow, now=self._clock())
-        if self.pairs.invalid and analysis is not None:
-            analysis.observe_invalid_output("candidate", "NaN or infinity to a copy")
+        rollout, evidence = self._flying(), self.evidence
+        if rollout is not None and evidence is not None and rollout.state is State.SHADOW:
+            schema = self._monitor.schema_learner.schema
+            evidence.answered(inference, schema, shadow=shadow, now=self._clock())
 
     def on_labelled(self, joined: Sequence[Joined]) -> None:
         """Labels of either arm."""
-        rollout, analysis = self._flying(), self._analysis
-        if rollout is not None and analysis is not None:
-            candidate, stable = (
-                self.versions.label(rollout.candidate),
-                self.versions.label(rollout.stable),
-            )
-            analysis.observe_losses(losses_of(joined, candidate=candidate, stable=stable))
+        rollout, evidence = self._flying(), self.evidence
+        if rollout is not None and evidence is not None:
+            evidence.labelled(rollout, joined)
 
     def on_invalid_output(self, version: str, what: str) -> None:
         """A model answered NaN or infinity."""
-        rollout, analysis = self._flying(), self._analysis
-        if rollout is not None and analysis is not None:
-            arm: Arm = (
-                "candidate" if version == self.versions.label(rollout.candidate) else "stable"
-            )
-            analysis.observe_invalid_output(arm, what)
+        rollout, evidence = self._flying(), self.evidence
+        if rollout is not None and evidence is not None:
+            evidence.invalid_output(rollout, version, what)
 
     async def tick(self) -> None:
         """Renew the lease, measure, let time pass, look after the slots."""
@@ -298,21 +255,15 @@ class Release:
         if rollout is None:
             return
         now = self._clock()
-        self._observe(self._arriving.take())
-        analysis = self._analysis
-        if analysis is not None and rollout.state in WATCHED and now >= self._assess_at:
+        evidence = self.evidence
+        if evidence is not None:
+            evidence.observe(rollout)
+        if evidence is not None and rollout.state in WATCHED and now >= self._assess_at:
             self._assess_at = now + ASSESS_EVERY_S
-            self.assessment = analysis.assess(now)
-            self.apply(
-                Measured(
-                    assessment=self.assessment,
-                    pairs=self.pairs.compared,
-                    disagreeing=self.pairs.disagreeing,
-                )
-            )
+            self.apply(evidence.measure(now))
             if now >= self._save_at:
                 self._save_at = now + SAVE_ANALYSIS_EVERY_S
-                self.registry.save_analysis(rollout.id, analysis.state())
+                self.registry.save_analysis(rollout.id, evidence.state())
         self.apply(Tick())
         # Last, so that only who could measure and write gets the lease renewed: on a disk that is
         # full no rollback can be recorded, and then the weight must run out by itself.
@@ -327,8 +278,8 @@ class Release:
             case StopSlot(slot=slot):
                 self._begin(self._slots.stop(slot))
             case SetWeights() | BeginStep():
-                if isinstance(command, BeginStep):
-                    self._begin_step(command)
+                if isinstance(command, BeginStep) and self.evidence is not None:
+                    self.evidence.begin_step(command, self._clock())
                 self.route_again()
             case MakeStable(slot=slot, digest=digest):
                 self.registry.make_stable(
@@ -336,20 +287,12 @@ class Release:
                 )
                 self._announce_stable()
             case BeginBake():
-                if self._analysis is not None:
-                    self._analysis.begin_bake(self._clock())
+                if self.evidence is not None:
+                    self.evidence.begin_bake(self._clock())
             case InstallReference(digest=digest) | RestoreReference(digest=digest):
                 self._use_reference(digest)
             case _:
                 assert isinstance(command, DURABLE)  # written with the rollout
-
-    def _begin_step(self, command: BeginStep) -> None:
-        if command.anew and self.rollout is not None:
-            # What copies have shown is in the ledger; the canary is judged by its own requests.
-            self._analysis = Analysis(plan(self._config))
-            self._arriving = InOrder()
-        if self._analysis is not None:
-            self._analysis.begin_step(step=command.step, weight=command.weight, at=self._clock())
 
     def _use_reference(self, digest: str) -> None:
         """Detection goes on against what this version was made from; nothing stays latched."""
