@@ -70,7 +70,7 @@ def test_a_request_is_one_row_unless_it_plainly_holds_several(
         ({"content-type": "application/x-www-form-urlencoded"}, GIF),  # curl --data-binary
         ({}, GIF),  # curl -T
         (FORM, form(GIF)),  # curl -F
-        ({"content-encoding": "gzip"}, gzip.compress(GIF)),
+        ({"content-encoding": "gzip"}, gzip.compress(GIF, mtime=0)),
     ],
 )
 def test_an_image_is_the_same_however_it_was_sent(
