@@ -50,7 +50,6 @@ class FrameWalk:
 
     __slots__ = (
         "_answers",
-        "_bare_end",
         "_held",
         "_in_block",
         "_left",
@@ -80,7 +79,6 @@ class FrameWalk:
         self._left = 0  # bytes until the next frame begins
         self._shipping = False  # those bytes are wanted
         self._in_block = False  # headers go on in the next frame
-        self._bare_end = 0  # a stream that ended with data that was not kept
         self.begun = False
         self.kept: dict[int, int] = {}  # stream to how much more of its data is wanted
         self.other_kept: dict[int, int] = {}  # the same of the other direction
@@ -96,15 +94,16 @@ class FrameWalk:
         pieces: list[bytes] = []
         if not self.begun and size >= FRAME_HEAD_BYTES:
             self._begin(data)
-        kept = self.kept
+        kept, answers = self.kept, self._answers
         # For the most part of what passes one branch of this loop is all there is: a frame of
         # data that is not kept, or one that says nothing of any call.
         while size - at >= FRAME_HEAD_BYTES:
             word, flags, stream = _read_head(data, at)
             kind = word & 0xFF
             if kind == HEADERS:
-                wanted = self._headers(flags, stream & _STREAM)
-            elif kind == DATA and (kept or (self._answers and flags & END_STREAM)):
+                self._headers(flags, stream & _STREAM)
+                wanted = True
+            elif kind == DATA and (kept or (answers and flags & END_STREAM)):
                 wanted = self._data(word >> 8, flags, stream & _STREAM)
             elif _PASSED[kind]:
                 if self._in_block or not (kind or stream):
@@ -115,12 +114,12 @@ class FrameWalk:
             if wanted:
                 if start < 0:
                     start = at
-            elif start >= 0:
-                pieces.append(data[start:at])
-                start = -1
-            if self._bare_end:
-                pieces.append(_bare_end(self._bare_end))
-                self._bare_end = 0
+            else:
+                if start >= 0:
+                    pieces.append(data[start:at])
+                    start = -1
+                if kind == DATA and answers and flags & END_STREAM:
+                    pieces.append(_bare_end(stream & _STREAM))
             at += FRAME_HEAD_BYTES + (word >> 8)
         if at < size:  # in the middle of a head
             self._held = data[at:]
@@ -145,7 +144,7 @@ class FrameWalk:
             raise BrokenFraming("the first frame is not SETTINGS")
         self.begun = True
 
-    def _headers(self, flags: int, stream: int) -> bool:
+    def _headers(self, flags: int, stream: int) -> None:
         if not stream or self._in_block:
             raise BrokenFraming("headers of no stream, or inside of others")
         streams = self._streams
@@ -161,7 +160,6 @@ class FrameWalk:
             wanted_bytes = self._opened(stream)
             if wanted_bytes:
                 self.kept[stream] = self.other_kept[stream] = wanted_bytes
-        return True
 
     def _data(self, length: int, flags: int, stream: int) -> bool:
         if not stream or self._in_block:
@@ -176,8 +174,6 @@ class FrameWalk:
                 del self.kept[stream]  # analysis sees a message that is not whole
         if flags & END_STREAM and self._answers:
             self._ended(stream)
-            if not wanted:
-                self._bare_end = stream
         return wanted
 
     def _other(self, kind: int, flags: int, stream: int) -> bool:
