@@ -7,7 +7,8 @@ Each round measures the upstream alone, nginx and the edge once, in turn forward
 
     python benchmarks/edge_latency.py --rounds 7 --seconds 4
 
-Compare ratios within one run only; p99 on a shared machine says little and is shown for honesty.
+Everything here goes before all ordinary processes (SCHED_FIFO), where one may. Compare ratios within
+one run only; p99 on a shared machine says little and is shown for honesty.
 Needs the Debian package nginx.
 """
 
@@ -27,6 +28,7 @@ from typing import cast
 from benchmarks.peers.processes import (
     REQUEST_BYTES,
     edge,
+    go_first,
     nginx_proxy,
     nginx_upstream,
     pin,
@@ -157,6 +159,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     pin(0, 0)
+    if not go_first():
+        print("not allowed to go first: what else this machine does is measured too")
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         upstream = stack.enter_context(nginx_upstream(home / "upstream"))

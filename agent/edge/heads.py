@@ -17,7 +17,7 @@ X_REQUEST_ID, _CE_ID, TRACEPARENT, MINTED = range(len(channel.ID_ORIGINS))
 _REQUEST_LINE = re.compile(rb"([!-~]+) (?:https?://[^/? ]*)?([^? \r\n]*)[^ \r\n]* HTTP/1\.([01])")
 _ID_BYTES: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"
 # Turns what may be in an id into letters, all else into what is none.
-_AS_LETTERS: Final = bytes(97 if byte in _ID_BYTES else 33 for byte in range(256))
+AS_LETTERS: Final = bytes(97 if byte in _ID_BYTES else 33 for byte in range(256))
 _HOST_BYTES: Final = _ID_BYTES + b"~%!$&'()*+;=[]"  # RFC 3986 3.2.2, less the comma of lists
 _TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _ALWAYS_OUT = re.compile(
@@ -170,7 +170,7 @@ class HeadReader:
             if text.startswith(id_start) and head.id_from != X_REQUEST_ID:
                 # An id as it was spelled last time: a third of what `_header` takes for it.
                 id = text[len(id_start) :]
-                if len(id) <= 128 and id.translate(_AS_LETTERS).isalnum():
+                if len(id) <= 128 and id.translate(AS_LETTERS).isalnum():
                     head.id = id
                     head.id_from = X_REQUEST_ID
                     continue
@@ -192,7 +192,7 @@ class HeadReader:
         if kind is None:
             kind = self.kind(name)
         if kind <= _CE_ID:
-            acceptable = 1 <= len(value) <= 128 and value.translate(_AS_LETTERS).isalnum()
+            acceptable = 1 <= len(value) <= 128 and value.translate(AS_LETTERS).isalnum()
             if kind < head.id_from and acceptable:
                 head.id = value
                 head.id_from = kind
@@ -276,11 +276,6 @@ class HeadReader:
                 head.id = traced
                 head.id_from = TRACEPARENT
         return True
-
-
-def is_id(value: bytes) -> bool:
-    """Whether all of it may be in an id; how long it is, is the caller's to look at."""
-    return value.translate(_AS_LETTERS).isalnum()
 
 
 def trace_id(value: bytes) -> bytes | None:

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Final
 
 from agent.edge.heads import (
+    AS_LETTERS,
     LENGTH,
     PLAIN_KINDS,
     TRACEPARENT,
     X_REQUEST_ID,
     RequestHead,
     edit_request,
-    is_id,
     trace_id,
 )
 
@@ -60,7 +60,7 @@ class Template:
                     return None
                 length = int(value)
             elif kind == X_REQUEST_ID:
-                if len(value) > 128 or not is_id(value):
+                if len(value) > 128 or not value.translate(AS_LETTERS).isalnum():
                     return None
                 id = value
             else:
