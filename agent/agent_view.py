@@ -76,6 +76,7 @@ class AgentView:
             "undecoded": list(agent.intake.last_errors)[-UNDECODED_SHOWN:],
             "latency": _latency(agent.latencies.quantiles(time.time())),
             "slo": [one.as_json() for one in agent.objectives.standings(time.time())],
+            "generations": agent.intake.generations.as_json(),
             "states": dict(states),
             "concept": watch.concept_status if watch else "insufficient_data",
             "quality": _quality(watch),

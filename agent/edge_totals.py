@@ -7,7 +7,7 @@ than was shown before, and a scrape would add the rest a second time.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -207,12 +207,12 @@ class EdgeTotals:
         return bounds, counts
 
 
-def quantile(bounds: tuple[float, ...], counts: list[int], share: float) -> float | None:
+def quantile(bounds: Sequence[float], counts: Sequence[float], share: float) -> float | None:
     """The quantile by linear interpolation inside its bucket, as Prometheus does it; seconds."""
     total = sum(counts)
     if not total:
         return None
-    rank, below = share * total, 0
+    rank, below = share * total, 0.0
     for index, count in enumerate(counts):
         if below + count >= rank and count:
             if index >= len(bounds):

@@ -61,9 +61,17 @@ class Facts:
         evidence = self._release.evidence
         if evidence is not None and evidence.assessment is not None:
             facts["assessment"] = evidence.assessment.as_json()
-        if evidence is not None and rollout.policy.shadow:
-            facts["pairs"] = evidence.pairs.as_json()
-        return facts
+        return facts | self._of_copies(rollout)
+
+    def _of_copies(self, rollout: Rollout) -> Json:
+        """Of the rollout under way: how many copies were answered, and how the answers compare."""
+        evidence = self._release.evidence
+        if evidence is None or not rollout.policy.shadow:
+            return {}
+        answered = 0
+        if rollout.state is State.SHADOW and evidence.assessment is not None:
+            answered = evidence.assessment.step_requests
+        return {"pairs": evidence.pairs.as_json(), "copies_answered": answered}
 
     def rollout_figures(self) -> dict[str, Any] | None:
         rollout, evidence = self._release.rollout, self._release.evidence
@@ -109,6 +117,7 @@ class Facts:
             if release.rollout is not None and rollout.id == release.rollout.id:
                 seen = None if release.evidence is None else release.evidence.assessment
                 facts["measurements"] = [] if seen is None else seen.as_json()["measurements"]
+                facts |= self._of_copies(rollout)
             listed.append(facts)
         return listed
 
@@ -193,6 +202,8 @@ def shown(rollout: Rollout) -> Json:
         "step": rollout.step,
         "steps": list(rollout.policy.steps),
         "strategy": rollout.policy.strategy,
+        "shadow_share": rollout.policy.shadow,
+        "copies_min": rollout.policy.shadow_requests_min if rollout.policy.shadow else 0,
         "requests": rollout.requests,
         "bake_requests": rollout.bake_requests,
         "promoted": rollout.promoted,

@@ -7,8 +7,9 @@ that starts at zero again is understood by Prometheus, one that is taken back by
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+from agent.edge_totals import quantile
 from agent.generation import (
     FINISH_REASONS,
     TOKEN_BASES,
@@ -24,6 +25,7 @@ PER_TOKEN_BOUNDS_S: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5,
 )  # fmt: skip
 VERSIONS_MAX: Final = 50
+SHARES_SHOWN: Final = (0.5, 0.99)
 OVERFLOW: Final = "other"
 
 
@@ -43,6 +45,13 @@ class Times:
         self.counts[bisect_left(self.bounds_s, seconds)] += weight
         self.sum_s += seconds * weight
 
+    def quantiles(self) -> dict[str, float | None]:
+        """Seconds by name, interpolated within their buckets; None before the first time."""
+        return {
+            f"p{100 * share:g}_s": quantile(self.bounds_s, self.counts, share)
+            for share in SHARES_SHOWN
+        }
+
 
 @dataclass(slots=True, kw_only=True)
 class VersionTokens:
@@ -58,12 +67,30 @@ class VersionTokens:
         default_factory=lambda: dict.fromkeys(FINISH_REASONS, 0.0)
     )
 
+    def as_json(self) -> dict[str, Any]:
+        """For status: of reasons and bases, those that there were."""
+        return {
+            "answers": sum(self.bases.values()),
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "first_token": self.first_token.quantiles(),
+            "per_token": self.per_token.quantiles(),
+            "finish_reasons": {name: n for name, n in self.finish_reasons.items() if n},
+            "bases": {name: n for name, n in self.bases.items() if n},
+        }
+
 
 class GenerationTotals:
     """Takes generations, whole or not, gives sums."""
 
     def __init__(self) -> None:
         self.versions: dict[str, VersionTokens] = {}
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """For status, by version."""
+        return [
+            {"version": name, **self.versions[name].as_json()} for name in sorted(self.versions)
+        ]
 
     def take(self, generation: Generation) -> None:
         sums = self._of(generation.version)

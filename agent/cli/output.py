@@ -21,6 +21,8 @@ INLINE_CHARACTERS_MAX = 80
 LISTED_MAX = 5
 # Numbers that name something; nobody reads them by thousands.
 NAMES = ("pid", "port", "id")
+# Beyond it nobody counts digits.
+WHOLE_MAX = 1e15
 
 
 def print_json(value: Any) -> None:
@@ -188,7 +190,7 @@ def plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+        return f"{value:,.0f}" if 1_000 <= abs(value) < WHOLE_MAX else f"{value:.3g}"
     if isinstance(value, int):
         return str(value) if abs(value) < 10_000 else f"{value:,}"
     return one_line(str(value), length_max=CELL_CHARACTERS_MAX)

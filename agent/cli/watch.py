@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.cli.client import AdminClient, NotPossibleError, add_admin, rows_of
-from agent.cli.output import empty, fact, plain, print_json, print_table, print_tree, title, when
+from agent.cli.output import fact, plain, print_json, print_table, print_tree, when
 from agent.cli.parser import Subparsers, add_command, add_group, add_json
 from agent.cli.rows import positive
+from agent.cli.status import print_status
 
 DIGEST_SHOWN = 12
 
@@ -67,13 +68,7 @@ def status(args: argparse.Namespace) -> int:
     if args.json or not isinstance(answer, dict):
         print_json(answer)
         return 0
-    tables = ("processes", "quality", "absent", "sources")
-    print_tree({key: value for key, value in answer.items() if key not in tables})
-    _print_sources(answer.get("sources"))
-    _print_nested("Quality", "metric", answer.get("quality"))
-    _print_nested("Processes", "process", answer.get("processes"))
-    for metric, reason in _mapping(answer.get("absent")).items():
-        print(f"absent: {plain(metric)}: {plain(reason)}")
+    print_status(answer)
     return 0
 
 
@@ -150,32 +145,3 @@ def _brief(digest: object) -> str:
 
 def _cells(row: Mapping[str, Any], columns: Sequence[str], *, time: str) -> list[str]:
     return [when(row.get(c)) if c == time else fact(c, row.get(c)) for c in columns]
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _print_sources(listed: Any) -> None:
-    rows = [row for row in listed if isinstance(row, Mapping)] if isinstance(listed, list) else []
-    columns = ("kind", "of", "state", "reason", "completeness", "dropped")
-    if rows:
-        cells = ({**row, "dropped": _total(row.get("dropped"))} for row in rows)
-        print_table("Sources", columns, (_cells(row, columns, time="") for row in cells))
-
-
-def _total(counts: Any) -> int:
-    return sum(n for n in _mapping(counts).values() if isinstance(n, int))
-
-
-def _print_nested(heading: str, first: str, table: Any) -> None:
-    rows = {name: row for name, row in _mapping(table).items() if isinstance(row, Mapping)}
-    if rows:
-        columns = list(
-            dict.fromkeys(key for row in rows.values() for key in row if not empty(row[key]))
-        )
-        print_table(
-            heading,
-            (first, *map(title, columns)),
-            ((name, *(fact(c, row.get(c)) for c in columns)) for name, row in rows.items()),
-        )

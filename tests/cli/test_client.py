@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from agent.cli.output import print_tree
-from agent.cli.watch import _print_sources
+from agent.cli.status import _print_sources
 from retrain.ledger import Ledger
 
 Remora: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
