@@ -7,6 +7,8 @@ what answers is described.
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from agent.admin.status_schema import STATUS
+
 Json = dict[str, Any]
 
 _BEARER: Final[list[Json]] = [{"bearer": []}]
@@ -192,7 +194,15 @@ PATHS: Final[dict[str, Json]] = {
         media="text/plain",
     ),
     "/api/openapi.json": _read("This description.", "OpenAPI 3.1."),
-    "/api/v1/status": _read("Everything at a glance.", "The status."),
+    "/api/v1/status": {
+        "get": {
+            **_read("Everything at a glance.", "The status.")["get"],
+            "responses": {
+                "200": _answer("The status.", schema={"$ref": "#/components/schemas/Status"}),
+                "401": _REFUSED,
+            },
+        }
+    },
     "/api/v1/features": _read("Every feature with its state and figures.", "The features."),
     "/api/v1/features/{name}": _read(
         "One feature: its distribution against the reference, and its history.",
@@ -299,6 +309,7 @@ OPENAPI: Final[Json] = {
                 "required": ["error"],
                 "properties": {"error": {"type": "string"}},
             },
+            "Status": STATUS,
             "Label": _LABEL,
             "Callback": _CALLBACK_BODY,
         },

@@ -24,10 +24,23 @@ class StandIn:
         self.now = NOON
         self.rows_file: Path | None = None
         self.crash = False
+        self.service: Json = {}  # more of the status; see tests/admin/stand_in_service.py
+        self.rollout: Json = {}  # laid over the newest
+        self.looks = 0
 
     def status(self) -> Json:
         if self.crash:
             raise RuntimeError("a bug of ours")
+        self.looks += 1
+        passed_s = 12.0 * (self.looks - 1)
+        status = self._status() | self.service
+        status["uptime_s"] += passed_s
+        if "cpu_s" in status.get("server", {}):  # half a core
+            server = status["server"]
+            status["server"] = server | {"cpu_s": server["cpu_s"] + 0.5 * passed_s}
+        return status
+
+    def _status(self) -> Json:
         return {
             "model": "income",
             "stable": {"version": "v7", "digest": DIGEST, "address": "127.0.0.1:8000"},
@@ -131,6 +144,7 @@ class StandIn:
                 "candidate": CANDIDATE,
                 "stable": DIGEST,
                 "state": "canary",
+                "because": "10,000 requests >= 200, errors not worse by the margin",
                 "weight": 0.25,
                 "step": 1,
                 "steps": [0.05, 0.25, 0.5, 1.0],
@@ -150,6 +164,7 @@ class StandIn:
                     },
                     {"at": self.now - 160.0, "from": "staging", "to": "canary", "reason": "is up"},
                 ],
+                **self.rollout,
             },
             {
                 "id": "ro-11d0",
@@ -335,9 +350,9 @@ def _bins(row: tuple[str, str, str, float, float, str]) -> list[Json]:
         reference = [0.69, 0.11, 0.07, 0.05, 0.05, 0.03, 0.0]
         current = [0.58, 0.1, 0.07, 0.04, 0.04, 0.03, 0.14] if shape == "new" else reference[:]
     else:
-        labels = [f"{10 * i} to {10 * (i + 1)}" for i in range(12)]
-        reference = _bell(12, 5.0)
-        current = _bell(12, 6.9 if shape == "up" else 5.08)
+        labels = [f"{10 * i}..{10 * (i + 1)}" for i in range(12)] + ["missing", "outside"]
+        reference = [*_bell(12, 5.0), 0.0, 0.0]
+        current = [*_bell(12, 6.9 if shape == "up" else 5.08), 0.0, 0.0]
     return [
         {"label": label, "reference": p, "current": q}
         for label, p, q in zip(labels, reference, current, strict=True)

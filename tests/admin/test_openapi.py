@@ -1,5 +1,6 @@
 """The description and the routes are the same, in both directions."""
 
+from copy import deepcopy
 from typing import Any
 
 from starlette.applications import Starlette
@@ -9,7 +10,9 @@ from agent.admin.api import Api
 from agent.admin.auth import Gatekeeper
 from agent.admin.guard import Guard
 from agent.admin.openapi import OPENAPI
+from tests.admin.described import strangers
 from tests.admin.stand_in import StandIn
+from tests.admin.stand_in_service import SERVICE, SHADOW
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 
@@ -54,6 +57,21 @@ def test_everything_that_changes_state_names_its_security() -> None:
     for path, item in OPENAPI["paths"].items():
         if "post" in item and not path.endswith("/callback"):
             assert item["post"]["security"] == [{"bearer": []}], path
+
+
+def test_the_status_is_described_member_by_member() -> None:
+    view = StandIn()
+    view.service, view.rollout = deepcopy(SERVICE), deepcopy(SHADOW)
+    status = view.status()
+    for apart in ("run", "processes"):
+        del status[apart]
+    for apart in ("measurements", "transitions"):
+        del status["rollout"][apart]
+    described = OPENAPI["components"]["schemas"]["Status"]
+    assert strangers(status, described) == []
+    status["rollout"]["new"] = 1
+    status["slo"][0]["remaining"] = "much"
+    assert len(strangers(status, described)) == 2
 
 
 def test_references_lead_somewhere() -> None:

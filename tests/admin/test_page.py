@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from agent.admin.page import overall, render_page
 from tests.admin.house import House
 from tests.admin.stand_in import HOSTILE, StandIn
+from tests.admin.stand_in_service import SERVICE, SHADOW
 
 BROWSER_S_MAX = 120.0
 INLINE = re.compile(r"<[^>]*\s(style|on[a-z]+)\s*=", re.IGNORECASE)
@@ -38,6 +40,11 @@ def read(html: str) -> Texts:
     return texts
 
 
+def says(texts: Texts, words: str) -> bool:
+    """Whether they are there in this order, whichever spaces are between."""
+    return " ".join(words.split()) in " ".join(texts.words.split())
+
+
 def test_the_head_figures_need_no_script() -> None:
     words = " ".join(read(render_page(StandIn().status())).words.split())
     for shown in ("income", "v7", "3 d 2 h", "81.2 %", "1 284 551", "32 561 rows", "■ drift"):
@@ -49,6 +56,12 @@ def test_a_status_with_nothing_in_it_is_a_page() -> None:
     assert "being learnt from traffic" in render_page(
         {"stable": None, "states": None, "quality": None, "reference": None, "processes": None}
     )
+
+
+def test_a_rollout_says_what_decided_without_a_script() -> None:
+    page = render_page({"rollout": {"state": "live", "reason": "confirmed", "because": "errors"}})
+    assert "errors" in page
+    assert "confirmed" not in page
 
 
 def test_names_are_text_whatever_they_are() -> None:
@@ -135,8 +148,80 @@ async def test_a_browser_draws_the_page_and_has_no_complaint(
     ]
     assert sum(a.get("class") == "chart" for tag, a in texts.tags if tag == "figure") == 6
     for shown in ("hours_per_week", "canary", "25 % of traffic", "inconclusive", "RETRAIN"):
-        assert shown.replace(" ", "\u202f") in texts.words.replace(" ", "\u202f"), shown
+        assert says(texts, shown), shown
+    assert says(texts, "10,000 requests >= 200")  # why, not the last step's reason
+    assert says(texts, "120 · missing, outside")  # where the axis ends, and what is beyond it
     assert ("ledger", (7, 500)) in house.view.calls  # only what is new, from the second turn on
+
+
+ONLY_WITH_DATA = (
+    *("troubles", "answers", "service", "objectives", "latency", "language", "generations"),
+    *("server", "server-figures", "sources", "budgets"),
+)
+
+
+@pytest.mark.real
+async def test_a_browser_shows_nothing_of_what_there_is_nothing_of(
+    house: House, tmp_path: Path, program: Callable[[str], Path]
+) -> None:
+    house.view.now = time.time()
+    house.view.service = {"absent": {}, "slo": [], "latency": [], "generations": [], "sources": []}
+    page, complaints = await browse(
+        program("chromium"), tmp_path / "profile", f"http://127.0.0.1:{house.port}/", "--dump-dom"
+    )
+    assert complaints == ""
+    assert "live ·" in page
+    shown = {a.get("id") for _, a in read(page).tags if "hidden" not in a}
+    assert "processes" in shown
+    assert shown.isdisjoint(ONLY_WITH_DATA)
+
+
+@pytest.mark.real
+async def test_a_browser_shows_the_service_and_what_needs_attention(
+    house: House, tmp_path: Path, program: Callable[[str], Path]
+) -> None:
+    view = house.view
+    view.now, view.service, view.rollout = time.time(), deepcopy(SERVICE), SHADOW
+    view.service["sources"][1]["reason"] += HOSTILE
+    page, complaints = await browse(
+        program("chromium"), tmp_path / "profile", f"http://127.0.0.1:{house.port}/", "--dump-dom"
+    )
+    assert complaints == ""
+    texts = read(page)
+    shown = {a.get("id") for _, a in texts.tags if "hidden" not in a}
+    assert shown.issuperset(ONLY_WITH_DATA)
+    assert [attributes for tag, attributes in texts.tags if tag == "script"] == [
+        {"type": "module", "src": "/static/page.js"}
+    ]
+    assert HOSTILE in texts.words
+    for said in SAID_OF_SERVICE:
+        assert says(texts, said), said
+    assert texts.words.index("1.25") > texts.words.index("Latency by version")  # p99 of v7
+    assert page.index("v7</th>") < page.index("v8</th>")  # the stable version first
+
+
+SAID_OF_SERVICE = (
+    # What needs attention.
+    "Source tap (eth0 port 8000) refused: needs CAP_NET_RAW",
+    "Objective answers: its budget burns fast.",
+    "killed for memory 2 times",
+    "The memory budget cannot be held",
+    # Objectives and latency.
+    *("burns fast", "41 %", "spent", "none", "99.9 %", "4.2 ms", "1.25 s"),
+    # Language models.
+    *("73 500", "2.34 million", "38 ms · 410 ms", "17 ms · 25 ms"),
+    *("stop 90 %, tool calls 10 %", "the server 95 %, pieces of a cut copy 5 %"),
+    # The model server.
+    *("0.000217 EUR for 1,000 predictions, 371 EUR a month", "3.5 GiB of 4 GiB (87.5 %)"),
+    *("0.5 of 2 cores", "1 min 15 s by its CPU limit", "87 % busy, 12 GiB"),
+    *("12 GiB received, 3 GiB sent", "2 kWh, measured by the processor"),
+    # Sources and budgets.
+    *("99.8 %", "eth0 port 8000", "25 %, lowered for the CPU budget", "0.093 of 0.1 cores"),
+    *("128 MiB of 256 MiB", "not held", "220 of 500 a second", "lowered to hold"),
+    # A shadow.
+    *("copies answered 123 of 500", "50 % of requests are copied", "slot B is ready"),
+    "Of 120 pairs of answers 3 differ (2.5 %); 2 without the other.",
+)
 
 
 @pytest.mark.real

@@ -10,9 +10,12 @@ import pytest
 
 from agent.admin.api import Api
 from agent.admin.auth import gatekeeper
+from agent.admin.openapi import OPENAPI
 from agent.config import load_config
+from agent.generation import Generation
 from agent.topology import Agent
 from retrain.ledger import LedgerError, LedgerReason
+from tests.admin.described import strangers
 
 
 @pytest.fixture
@@ -65,6 +68,31 @@ async def test_acting_on_a_locked_ledger_is_answered_503_with_its_mend(
             )
     assert answer.status_code == 503
     assert "another process holds it" in answer.text
+
+
+async def test_the_status_is_as_the_api_describes_it(agent: Agent) -> None:
+    agent.intake.generations.take(
+        Generation(
+            version="1",
+            weight=2.0,
+            streamed=True,
+            whole=True,
+            duration_s=1.0,
+            first_token_s=0.04,
+            input_tokens=7,
+            output_tokens=9,
+            basis="usage",
+            finish_reasons=("stop",),
+        )
+    )
+    status = agent.view.status()
+    described = OPENAPI["components"]["schemas"]["Status"]
+    assert strangers(status, described) == []
+    assert status.keys() == described["properties"].keys()
+    [said] = status["generations"]
+    assert (said["answers"], said["output_tokens"], said["bases"]) == (2.0, 18.0, {"usage": 2.0})
+    assert 0.025 <= said["first_token"]["p50_s"] <= 0.05
+    assert said["per_token"]["p99_s"] > 0
 
 
 async def test_history_survives_a_restart_of_the_view(agent: Agent) -> None:

@@ -2,6 +2,7 @@
 
 import { byId, el, say, show } from "./elements.js";
 import * as parts from "./parts.js";
+import * as service from "./service.js";
 import { STATES, brief, figure, metric, percent, seconds, share, span, stateOf, whole } from "./words.js";
 
 const EVERY_MS = 2000;
@@ -32,15 +33,40 @@ function head(status) {
   say("uptime", span(status.uptime_s));
   say("role", status.role ?? "–");
   say("rows", whole(status.rows_total));
-  say("sampling", share(status.sampling?.rate));
+  say("sampling", service.rate(status));
   say("dropped", whole(Object.values(status.drops ?? {}).reduce((sum, n) => sum + n, 0)));
   say("reference", reference(status));
   states(status.states ?? {});
   show(byId("quality"), status.quality ?? {}, firstMetric);
   show(byId("metrics"), status.quality ?? {}, parts.quality);
   show(byId("processes").tBodies[0], status.processes ?? {}, parts.processes);
-  const { drops, absent, labels } = status;
-  show(byId("notes"), { drops, absent, labels }, parts.notes);
+  const { drops, labels } = status;
+  show(byId("notes"), { drops, labels }, parts.notes);
+  ofService(status);
+}
+
+// What there is nothing of stays hidden.
+function part(id, data, draw) {
+  const made = draw(data);
+  byId(id).hidden = made === null;
+  if (made !== null) show(byId(id), data, () => made);
+  return made !== null;
+}
+
+function ofService(status) {
+  const { slo, latency, stable, generations, sampling, governor, sources } = status;
+  part("troubles", service.troubles(status), (list) => (list.length ? service.trouble(list) : null));
+  const promised = part("objectives", slo, service.objectives);
+  const timed = part("latency", { latency, stable }, () => service.latency(latency, stable?.version));
+  byId("service").hidden = !promised && !timed;
+  const talks = part("generations", generations, service.generations);
+  byId("language").hidden = !talks;
+  byId("answers").hidden = !promised && !timed && !talks;
+  const { server, gpus, energy_source, cost, absent } = status;
+  const used = { server, gpus, energy_source, cost, absent, cores: service.cores(status) };
+  byId("server").hidden = !part("server-figures", used, service.server);
+  part("sources", sources, service.sources);
+  part("budgets", { sampling, governor }, service.budgets);
 }
 
 function reference(status) {

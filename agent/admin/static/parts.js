@@ -20,11 +20,10 @@ export function byConcern(features) {
 
 export function featureCard(feature, effect) {
   const bins = feature.bins ?? [];
-  const ends = bins.length ? [bins[0].label, bins.at(-1).label] : [];
   return el("article", { class: `feature is-${stateOf(feature.state)}` },
     el("header", {}, el("h3", { title: feature.name }, feature.name), tag(feature.state)),
     bars(bins, `Shares of ${bins.length} bins of ${feature.name}: reference and last rows`),
-    el("p", { class: "ends" }, ...ends.map((label) => el("span", { title: label }, label))),
+    axis(bins.map((bin) => String(bin.label))),
     el("p", { class: "figures" },
       el("span", {}, "PSI ", el("b", {}, figure(feature.psi))),
       el("span", {}, "KS ", el("b", {}, figure(feature.ks))),
@@ -35,6 +34,21 @@ export function featureCard(feature, effect) {
     ),
     spark(series(feature.history ?? [], "psi"), `PSI of ${feature.name} over time`, effect),
   );
+}
+
+const LABELLED_MAX = 5;
+
+// Numbers by their limits from left to right, then what is no number; few categories one by one.
+function axis(labels) {
+  const limits = labels.map((label) => label.split("..").map(Number)).filter((pair) => pair.length === 2 && !pair.some(Number.isNaN));
+  const text = (label) => el("span", { title: label }, label);
+  if (limits.length > 1) {
+    const rest = labels.slice(limits.length).join(", ");
+    const [first, last] = [limits[0][0], limits.at(-1)[1]].map((value) => figure(value, 4));
+    return el("p", { class: "ends" }, text(first), text(rest ? `${last} · ${rest}` : last));
+  }
+  if (labels.length <= LABELLED_MAX) return el("p", { class: "ends each" }, ...labels.map(text));
+  return el("p", { class: "ends" }, text(labels[0]), text(`${labels.length - 2} more`), text(labels.at(-1)));
 }
 
 export function featureRow(f) {
@@ -97,9 +111,13 @@ export function rollouts(list) {
       newest.stable ? el("code", {}, brief(newest.stable)) : null),
   ];
   if (!isOver(newest)) {
-    const words = `${percent(weight, 0)} of traffic${steps(newest)}`;
-    parts.push(el("p", { class: "weight" }, meter(weight, words), el("span", {}, words)));
+    const copied = newest.state === "shadow";
+    const words = copied ? copies(newest) : `${percent(weight, 0)} of traffic${steps(newest)}`;
+    const done = copied ? (newest.copies_answered ?? 0) / Math.max(1, newest.copies_min ?? 1) : weight;
+    parts.push(el("p", { class: "weight" }, meter(done, words), el("span", {}, words)));
+    if (copied) parts.push(quiet(`${percent(newest.shadow_share, 0)} of requests are copied to it; no client sees its answers.`));
   }
+  if (newest.pairs?.compared) parts.push(el("p", {}, compared(newest.pairs)));
   const why = newest.because || newest.reason;
   if (why) parts.push(quiet(why));
   if (newest.measurements?.length) {
@@ -119,6 +137,16 @@ export function rollouts(list) {
 function steps({ state, step, steps: all }) {
   if (state !== "canary" || typeof step !== "number") return "";
   return `, step ${step + 1}${all?.length ? ` of ${all.length}` : ""}`;
+}
+
+function copies({ copies_answered: answered, copies_min: needed }) {
+  return `copies answered ${whole(answered ?? 0)}${needed ? ` of ${whole(needed)}` : ""}`;
+}
+
+function compared({ compared: all, disagreeing, disagreement, unpaired }) {
+  const alone = Object.values(unpaired ?? {}).reduce((sum, n) => sum + n, 0);
+  const differ = disagreeing ? `${whole(disagreeing)} differ (${share(disagreement)})` : "none differs";
+  return `Of ${whole(all)} pairs of answers ${differ}${alone ? `; ${whole(alone)} without the other` : ""}.`;
 }
 
 function entry(at, what, text, more) {
@@ -149,13 +177,13 @@ export function processes(found) {
       el("td", {}, bytes(p.memory_bytes)), el("td", {}, whole(p.restarts ?? 0))));
 }
 
-export function notes({ drops, absent, labels }) {
+export function notes({ drops, labels }) {
   const list = (title, found, format) => {
     const entries = Object.entries(found ?? {}).filter(([, value]) => value);
     if (!entries.length) return null;
     return el("div", {}, el("h3", {}, title), el("dl", { class: "pairs" },
       ...entries.flatMap(([name, value]) => [el("dt", {}, plainState(name)), el("dd", {}, format(value))])));
   };
-  const made = [list("Dropped", drops, whole), list("Labels", labels, whole), list("Cannot be read", absent, String)];
+  const made = [list("Dropped", drops, whole), list("Labels", labels, whole)];
   return made.filter((part) => part !== null);
 }

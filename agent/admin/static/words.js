@@ -26,6 +26,13 @@ export function figure(value, digits = 3) {
   return Number(value.toPrecision(digits)).toString();
 }
 
+// A count that may be huge.
+export function amount(value) {
+  if (!known(value) || value < 1e6) return whole(value);
+  const [size, word] = value < 1e9 ? [1e6, "million"] : [1e9, "billion"];
+  return `${figure(value / size)} ${word}`;
+}
+
 // Evidence without a row to rest on comes as a very small logarithm.
 export const evidence = (value) => (known(value) && value > -20 ? figure(value) : known(value) ? "none" : "–");
 
