@@ -7,19 +7,20 @@ Each round measures the upstream alone, nginx and the edge once, in turn forward
 
     python benchmarks/edge_latency.py --rounds 7 --seconds 4
 
-Everything here goes before all ordinary processes (SCHED_FIFO), where one may. Compare ratios within
-one run only; p99 on a shared machine says little and is shown for honesty.
-Needs the Debian package nginx.
+Everything here goes before all ordinary processes (SCHED_FIFO), where one may. Compare ratios
+within one run only; p99 on a shared machine says little and is shown for honesty. Needs the Debian
+package nginx.
 """
 
 import argparse
-import asyncio
-import heapq
 import json
-import selectors
+import re
+import select
+import socket
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,95 +36,94 @@ from benchmarks.peers.processes import (
 )
 
 CONNECTIONS = 16
+REQUESTS = [
+    b"POST /v1/models/m:predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    b"x-request-id: 6f1c2a%08x\r\nContent-Length: %d\r\n\r\n%b" % (number, size, b"1" * size)
+    for number, size in enumerate(range(REQUEST_BYTES - 54, REQUEST_BYTES + 26))
+]
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """One connection of the load: a request at a time, the next ones wait with their due times."""
 
-    def __init__(self, durations_s: list[float]) -> None:
-        self._durations_s = durations_s
-        self._due: list[float] = []  # a heap, and so in the order of the schedule
-        self._asked: float | None = None
+    def __init__(self, port: int) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port))
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.asked: float | None = None
+        self._due: deque[float] = deque()
         self._number = 0
         self._to_come = 0
-        self._transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
 
     def ask(self, due: float) -> None:
-        if self._asked is None:
+        if self.asked is None:
             self._send(due)
         else:
-            heapq.heappush(self._due, due)
+            self._due.append(due)
 
     def _send(self, due: float) -> None:
-        self._asked = due
+        self.asked = due
         self._number += 1
-        body = b"1" * (REQUEST_BYTES - 54 + self._number % 80)
-        self._transport.write(
-            b"POST /v1/models/m:predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
-            b"x-request-id: 6f1c2a%08x\r\nContent-Length: %d\r\n\r\n%b"
-            % (self._number, len(body), body)
-        )
+        self.sock.sendall(REQUESTS[self._number % len(REQUESTS)])
 
-    def data_received(self, data: bytes) -> None:
+    def read(self, now: float) -> float | None:
+        """How long the request took, once its answer is whole."""
+        data = self.sock.recv(65_536)
         if not self._to_come:
-            head = data.index(b"\r\n\r\n") + 4
             if not data.startswith(b"HTTP/1.1 200"):
                 raise RuntimeError(f"a request failed: {data[:80]!r}")
-            lines = data[:head].lower()
-            at = lines.index(b"content-length: ") + 16
-            self._to_come = head + int(lines[at : lines.index(b"\r\n", at)])
+            head = data.index(b"\r\n\r\n") + 4
+            length = re.search(rb"ontent-[Ll]ength: (\d+)", data[:head])
+            assert length is not None
+            self._to_come = head + int(length[1])
         self._to_come -= len(data)
         if self._to_come:
-            return
-        assert self._asked is not None
-        self._durations_s.append(time.perf_counter() - self._asked)
-        self._asked = None
+            return None
+        assert self.asked is not None
+        duration_s = now - self.asked
+        self.asked = None
         if self._due:
-            self._send(heapq.heappop(self._due))
-
-    def close(self) -> None:
-        self._transport.abort()
-
-    @property
-    def idle(self) -> bool:
-        return self._asked is None
+            self._send(self._due.popleft())
+        return duration_s
 
 
-async def load(port: int, *, rate: float, seconds: float) -> list[float]:
-    """How long each request took, from when it was due."""
-    loop = asyncio.get_running_loop()
+def load(port: int, *, rate: float, seconds: float) -> list[float]:
+    """How long each request took, from when it was due.
+
+    select() waits for microseconds where epoll waits for whole milliseconds; and without a loop
+    around it, this program is off its CPU, which is the upstream's too, soon after it has sent.
+    """
+    connections = [Connection(port) for _ in range(CONNECTIONS)]
+    by_sock = {connection.sock: connection for connection in connections}
+    socks = list(by_sock)
     durations_s: list[float] = []
-    connections = []
-    for _ in range(CONNECTIONS):
-        _, made = await loop.create_connection(lambda: Connection(durations_s), "127.0.0.1", port)
-        connections.append(made)
-    start = time.perf_counter() + 0.1
-    for number in range(int(rate * seconds)):
+    total = int(rate * seconds)
+    number = 0
+    clock = time.perf_counter
+    start = clock() + 0.05
+    deadline = start + seconds + 10.0
+    while len(durations_s) < total:
         due = start + number / rate
-        await asyncio.sleep(due - time.perf_counter())
-        connections[number % CONNECTIONS].ask(due)
-    deadline = time.perf_counter() + 10.0
-    while not all(connection.idle for connection in connections):
-        if time.perf_counter() > deadline:
+        left = due - clock() if number < total else deadline - clock()
+        if number >= total and left < 0:
             raise RuntimeError("some requests were never answered")
-        await asyncio.sleep(0.01)
-    for connection in connections:
-        connection.close()
+        if number < total and left <= 0:
+            connections[number % CONNECTIONS].ask(due)
+            number += 1
+            left = 0.0
+        readable, _, _ = select.select(socks, [], [], left)
+        now = clock()
+        for sock in readable:
+            duration_s = by_sock[sock].read(now)
+            if duration_s is not None:
+                durations_s.append(duration_s)
+    for sock in socks:
+        sock.close()
     return durations_s
-
-
-def new_loop() -> asyncio.AbstractEventLoop:
-    return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
 def measured(port: int, *, rate: float, seconds: float) -> tuple[float, float]:
     """p50 and p99 in microseconds, the first requests left out."""
-    # select() waits for microseconds where epoll, and uvloop with it, waits for whole milliseconds.
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        durations_s = runner.run(load(port, rate=rate, seconds=seconds))[int(rate / 4) :]
+    durations_s = load(port, rate=rate, seconds=seconds)[int(rate / 4) :]
     cuts = statistics.quantiles(durations_s, n=100)
     return cuts[49] * 1e6, cuts[98] * 1e6
 

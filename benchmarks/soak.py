@@ -12,7 +12,6 @@ Needs the Debian packages nginx and wrk.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import signal
@@ -24,7 +23,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.edge_latency import load as constant_rate
-from benchmarks.edge_latency import new_loop
 from benchmarks.peers.processes import (
     REQUEST_BYTES,
     TRAFFIC,
@@ -65,8 +63,7 @@ def growth(memory: Sequence[tuple[int, float]]) -> float:
 
 def p99_us(proxy: Proxy, *, rate: float, seconds: float) -> tuple[float, int]:
     """And how many were answered; a request that fails ends the run."""
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        durations_s = runner.run(constant_rate(proxy.port, rate=rate, seconds=seconds))
+    durations_s = constant_rate(proxy.port, rate=rate, seconds=seconds)
     return statistics.quantiles(durations_s, n=100)[98] * 1e6, len(durations_s)
 
 
