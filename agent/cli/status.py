@@ -96,14 +96,14 @@ def _sampling(answer: Mapping[str, Any]) -> dict[str, str]:
     if governor.get("why") not in (None, "none"):
         rate += f": {plain(governor.get('explain'))}"
     if (_number(sampling.get("errors")) or 0.0) > (_number(sampling.get("rate")) or 0.0):
-        rate += f"; {_share(sampling['errors'])} of errors"
+        rate += f"; {_share(sampling.get('errors'))} of errors"
     cpu, memory, rows = (_mapping(governor.get(limit)) for limit in _BUDGETS)
     used = []
     if _number(cpu.get("used_cores")) is not None:
         used.append(f"CPU {plain(cpu['used_cores'])} of {plain(cpu.get('budget_cores'))} cores")
     if _number(memory.get("used_bytes")) is not None:
         used.append(
-            f"memory {_bytes(memory['used_bytes'])} of {_bytes(memory.get('budget_bytes'))}"
+            f"memory {_bytes(memory.get('used_bytes'))} of {_bytes(memory.get('budget_bytes'))}"
         )
     if _number(rows.get("budget_per_s")) is not None:
         used.append(
