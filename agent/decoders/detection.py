@@ -42,14 +42,15 @@ class Decoding:
     ) -> None:
         self._decoders = tuple(decoders)
         self._redaction = redaction or Redaction(DecoderSettings())
-        self._agreeing = agreeing
+        # A protocol that the operator named needs no agreement: a route has it once it was read.
+        self._agreeing = agreeing if len(self._decoders) > 1 else 1
         self._trials: dict[str, _Trial] = {}
         self.decoded_total = 0
         self.dropped: Counter[DecodeReason] = Counter()
 
     @property
     def detected(self) -> Mapping[str, str]:
-        """Route to the name of the protocol it settled on."""
+        """Route to the name of the protocol it settled on, or that was configured and read."""
         return {
             route: trial.decoder.name
             for route, trial in self._trials.items()
@@ -91,7 +92,9 @@ class Decoding:
 
     def _decoded(self, exchange: Exchange) -> Inference:
         if len(self._decoders) == 1:
-            return self._decoders[0].decode(exchange)
+            inference = self._decoders[0].decode(exchange)
+            self._vote(exchange.path, self._decoders[0])
+            return inference
         trial = self._trials.get(exchange.path)
         if trial is not None and trial.agreed >= self._agreeing:
             return trial.decoder.decode(exchange)

@@ -122,8 +122,17 @@ def test_a_configured_protocol_is_used_without_asking(post: Post) -> None:
     assert decoding.decode(post("/anything", *V1)).outputs == {"predictions": [0]}
 
 
-def test_endless_routes_do_not_fill_the_memory(post: Post) -> None:
-    decoding = automatic()
+def test_a_configured_protocol_is_shown_for_a_route_once_it_was_read(post: Post) -> None:
+    decoding = Decoding(decoders("kserve_v1", DecoderSettings()))
+    assert reason(decoding, post("/other", {}, {})) is R.NOT_AN_INFERENCE
+    assert decoding.detected == {}
+    decoding.decode(post("/anything", *V1))
+    assert decoding.detected == {"/anything": "kserve_v1"}
+
+
+@pytest.mark.parametrize("protocol", [AUTO, "kserve_v1"])
+def test_endless_routes_do_not_fill_the_memory(post: Post, protocol: str) -> None:
+    decoding = Decoding(decoders(protocol, DecoderSettings()), agreeing=3)
     for number in range(ROUTES_MAX + 50):
         for _ in range(3):
             decoding.decode(post(f"/p/{number}", *V1))
