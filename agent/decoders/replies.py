@@ -190,7 +190,7 @@ def _generation(
     is_cut = exchange.outcome == "ok" and exchange.response_truncated and not said_its_end
     counted = sum(choice.pieces for choice in replies.choices.values())
     basis: TokenBasis = "unknown"
-    output_tokens = replies.output_tokens
+    input_tokens, output_tokens = _reported(replies, counted)
     if output_tokens is not None and (whole or finished):
         basis = "usage"
     elif pieces.streamed:
@@ -211,11 +211,21 @@ def _generation(
         whole=whole and not pieces.failed,
         duration_s=exchange.duration_s,
         first_token_s=first_s if pieces.streamed and replies.choices else None,
-        input_tokens=replies.input_tokens,
+        input_tokens=input_tokens,
         output_tokens=output_tokens,
         basis=basis,
         finish_reasons=reasons,
     )
+
+
+def _reported(replies: Replies, spoken: int) -> tuple[int | None, int | None]:
+    """What the server counted; no output beside an answer that says something is a form unfilled.
+
+    LitServe sends such zeros unless its model counts: taken as they are, they would be exact.
+    """
+    if replies.output_tokens == 0 and spoken:
+        return replies.input_tokens or None, None
+    return replies.input_tokens, replies.output_tokens
 
 
 def _inference(
@@ -230,7 +240,7 @@ def _inference(
     rows: list[list[float]] = []
     names: list[str] = []
     for prompt, choice in zip(prompts, choices, strict=True):
-        tokens_in = replies.input_tokens if is_alone else prompt.tokens
+        tokens_in = generation.input_tokens if is_alone else prompt.tokens
         tokens_out = generation.output_tokens if is_alone else None
         described = prompt_descriptors(prompt, tokens_in) | _reply_descriptors(choice, tokens_out)
         names = names or list(described)[: settings.limits.columns_max]

@@ -352,6 +352,15 @@ def test_counts_that_are_none_do_not_poison_the_counters(post: Post, bad: Any) -
     assert (generation.input_tokens, generation.output_tokens) == (None, 2)
 
 
+def test_a_usage_of_zeros_beside_an_answer_is_no_count(post: Post) -> None:
+    body = events(chunk({"content": "Up"}), chunk({"content": "!"}, finish="stop"),
+                  chunk(usage=usage(0, 0)))  # fmt: skip
+    spoken = told(decode(streamed(post, body)))
+    assert (spoken.input_tokens, spoken.output_tokens, spoken.basis) == (None, 2, "counted")
+    silent = told(decode(streamed(post, events(chunk(finish="stop", usage=usage(5, 0))))))
+    assert (silent.input_tokens, silent.output_tokens, silent.basis) == (5, 0, "usage")
+
+
 def test_a_packed_stream_is_unpacked_even_when_it_was_cut(post: Post) -> None:
     noise = "".join(chr(0x4E00 + n * 7_919 % 5_000) for n in range(3_000))
     body = events(
