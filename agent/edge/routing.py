@@ -20,6 +20,8 @@ CANDIDATE: Final = 1
 _HASHES: Final = 1 << 64
 # Paths come from clients: forget them all rather than keep them all.
 _PATHS_MAX: Final = 4_096
+# And their patterns see no more of a path than this: searching may take the square of it.
+ROUTE_BYTES_MAX: Final = 512
 
 
 class Slot:
@@ -175,6 +177,7 @@ class Routes:
         self._known: dict[bytes, int] = {}
 
     def index(self, path: bytes) -> int:
+        path = path[:ROUTE_BYTES_MAX]
         found = self._known.get(path)
         if found is None:
             found = self._match(path)
@@ -185,6 +188,6 @@ class Routes:
 
     def _match(self, path: bytes) -> int:
         for pattern, index in self._patterns:
-            if pattern.match(path):
+            if pattern.search(path):
                 return index
         return 0

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from agent.edge.counters import BOUNDS_S, VERSIONS_MAX, Cell, Counters
 from agent.edge.pool import Pool
-from agent.edge.routing import CANDIDATE, STABLE, Router, Routes
+from agent.edge.routing import CANDIDATE, ROUTE_BYTES_MAX, STABLE, Router, Routes
 from agent.sources.proxy import Route, Upstream
 from tests.edge.house import OK, House
 
@@ -129,6 +129,15 @@ def test_routes_are_matched_in_order_and_remembered_up_to_a_limit() -> None:
     for number in range(10_000):
         routes.index(b"/x%d" % number)
     assert len(routes._known) <= 4_096
+
+
+def test_a_route_is_searched_anywhere_in_a_path_and_long_paths_cost_no_more() -> None:
+    routes = Routes((("predict", "predict|infer"), ("end", "x$"), ("slow", ".*.*y")))
+    assert routes.names[routes.index(b"/v1/models/m:predict")] == "predict"
+    assert routes.names[routes.index(b"/v2/models/m/infer")] == "predict"
+    long = b"/" + b"x" * 60_000
+    assert routes.names[routes.index(long + b"infer")] == "end"
+    assert max(map(len, routes._known)) == ROUTE_BYTES_MAX
 
 
 @given(st.floats(0, 1e6, allow_nan=False))

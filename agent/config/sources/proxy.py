@@ -33,7 +33,7 @@ class RouteConfig(Section):
     name: Name
     """Label `route` of the metrics."""
     pattern: Pattern
-    """Regular expression searched in the path; the first that matches wins."""
+    """Regular expression searched in the path's first 512 bytes; the first that matches wins."""
 
 
 class GrpcConfig(Section):
