@@ -114,4 +114,6 @@ def _subject(source: SourceConfig) -> str:
         return source.path
     if isinstance(source, PushSource):
         return source.listen
-    return f"{source.listen} to {source.upstream}"
+    main = f"{source.listen} to {source.upstream}"
+    grpc = source.grpc
+    return main if grpc is None else f"{main}, {grpc.listen} to {grpc.upstream}"

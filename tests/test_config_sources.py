@@ -76,3 +76,29 @@ def test_workers_are_one_to_sixty_four(tmp_path: Path, workers: object) -> None:
     most = loaded(f"sources: [{PROXY[:-1]}, workers: 64}}]", tmp_path)
     assert most.proxy is not None
     assert most.proxy.workers == 64
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "clash"),
+    [
+        (":9000", "0.0.0.0:9000", True),
+        ("0.0.0.0:9000", "127.0.0.1:9000", True),
+        ("[::]:9000", "[::1]:9000", True),
+        ("127.0.0.2:9000", "127.0.0.1:9000", False),
+        ("[::1]:9000", "127.0.0.1:9000", False),
+        (":9000", "127.0.0.1:9001", False),
+        ("127.0.0.1:0", "127.0.0.1:0", False),
+        ("unix:/run/a", "unix:/run/a", True),
+        ("unix:/run/a", "127.0.0.1:9000", False),
+    ],
+)
+def test_two_doors_at_one_place_are_refused_however_they_are_written(
+    tmp_path: Path, first: str, second: str, clash: bool
+) -> None:
+    upstream = "upstream: 'http://127.0.0.1:8000'"
+    text = f"sources: [{{listen: '{first}', {upstream}, grpc: {{listen: '{second}', {upstream}}}}}]"
+    if not clash:
+        assert loaded(text, tmp_path).proxy is not None
+        return
+    with pytest.raises(ConfigError, match="is taken by an earlier one"):
+        loaded(text, tmp_path)

@@ -155,6 +155,8 @@ def _source_facts(config: "Config") -> dict[str, object]:
     if proxy is not None:
         workers = f", {proxy.workers} workers" if proxy.workers > 1 else ""
         found["relays"] = f"{proxy.listen} to {proxy.upstream}{workers}"
+        if proxy.grpc is not None:
+            found["grpc"] = f"{proxy.grpc.listen} to {proxy.grpc.upstream}"
     if tap is not None:
         found["taps"] = f"{tap.interface}, port {tap.port}"
     if push is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlsplit
 
+from agent.config.address import Address, parse_listen
 from agent.config.key_path import KeyPath
 from agent.config.lifecycle import QualityTrigger, WebhookTarget
 from agent.config.section import Section
@@ -91,11 +92,26 @@ def _doubles(config: "Config") -> Iterator[Finding]:
         if isinstance(source, ProxySource) and source.grpc is not None
     ]
     listens.append((("admin", "listen"), config.admin.listen))
-    taken: set[str] = set()
+    taken: list[Address] = []
     for where, listen in listens:
-        if listen in taken and not listen.endswith(":0"):
+        address = parse_listen(listen)
+        if any(_clash(address, earlier) for earlier in taken):
             yield where, f"{listen} is taken by an earlier one: choose another port"
-        taken.add(listen)
+        taken.append(address)
+
+
+def _clash(one: Address, other: Address) -> bool:
+    """Whether the kernel would refuse the second; every interface has each of them."""
+    if one.path is not None or other.path is not None:
+        return one.path == other.path
+    if one.port != other.port or one.port == 0:
+        return False
+    hosts = {one.host or "0.0.0.0", other.host or "0.0.0.0"}  # noqa: S104 -- compared, not bound
+    if len(hosts) == 1:
+        return True
+    of_six = any(":" in host for host in hosts)
+    every = "::" if of_six else "0.0.0.0"  # noqa: S104
+    return every in hosts and all((":" in host) == of_six for host in hosts)
 
 
 def _protocol(config: "Config") -> Iterator[Finding]:

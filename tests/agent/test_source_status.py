@@ -80,3 +80,9 @@ def test_the_taps_losses_rise_over_its_restarts() -> None:
         losses.take(SourceCounters(dropped=dropped, completeness=0.9))
     assert losses.dropped == {"tap_gap": 7, "tap_other": 1}
     assert losses.counted.completeness == 0.9
+
+
+def test_the_door_for_grpc_is_named_beside_the_main_one() -> None:
+    grpc = {"listen": ":9001", "upstream": "http://127.0.0.1:8001"}
+    (proxy,) = source_status(of({**PROXY, "grpc": grpc}), {}, proxy=NOTHING, tap=NOTHING, tasks=[])
+    assert proxy["of"].endswith(", :9001 to http://127.0.0.1:8001")
