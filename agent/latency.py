@@ -22,12 +22,15 @@ class Latencies:
         self._route = route
         self._recent: dict[tuple[str, str], RecentQuantiles] = {}
 
-    def take(self, exchange: Exchange, now: float) -> None:
-        """An exchange that the client was answered; a copy's answer is no client's wait."""
+    def take(self, exchange: Exchange, now: float, *, stable: str = "") -> None:
+        """An exchange that the client was answered; a copy's answer is no client's wait.
+
+        One that names no version, an event or a line, was answered by `stable`.
+        """
         # A source that does not know how long it took says 0.
         if not exchange.status or exchange.shadow or not exchange.duration_s > 0.0:
             return
-        key = (exchange.version, self._route(exchange.path))
+        key = (exchange.version or stable, self._route(exchange.path))
         if key not in self._recent and len(self._recent) >= KEYS_MAX:
             self._forget(now)
         if key not in self._recent and len(self._recent) >= KEYS_MAX:

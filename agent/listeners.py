@@ -45,7 +45,7 @@ async def open_listeners(
     for one in found:
         if one.sock not in chosen.values():
             # Whoever connects there would wait for ever: nobody accepts.
-            log.error("an inherited socket is none of ours", name=one.name, address=_shown(one))
+            log.error("an inherited socket is none of ours", name=one.name, address=shown(one.sock))
             one.sock.close()
     opened = {}
     try:
@@ -64,8 +64,6 @@ def addresses(config: Config) -> dict[str, Address]:
     wanted = {}
     if config.proxy is not None:
         wanted["proxy"] = config.proxy.listen_address
-        if config.proxy.grpc is not None:
-            wanted["grpc"] = config.proxy.grpc.listen_address
         if config.proxy.grpc is not None:
             wanted["grpc"] = config.proxy.grpc.listen_address
     if config.push is not None:
@@ -138,5 +136,9 @@ def _listens_on(sock: socket.socket, address: Address) -> bool:
     return host == address.host or any(host in one and address.host in one for one in alike)
 
 
-def _shown(one: Inherited) -> str:
-    return str(one.sock.getsockname())
+def shown(sock: socket.socket) -> str:
+    """Where a socket listens, for people."""
+    bound = sock.getsockname()
+    if isinstance(bound, str | bytes):
+        return str(Address(path=os.fsdecode(bound)))
+    return str(Address(host=bound[0], port=bound[1]))

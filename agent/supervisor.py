@@ -21,7 +21,7 @@ from agent.channel_ends import ChannelEnds, Peer
 from agent.child_settings import config_file, edge_settings, tap_settings
 from agent.children import Child, Message, name_process, notify_systemd
 from agent.config import Config, parse_upstream
-from agent.listeners import open_listeners
+from agent.listeners import open_listeners, shown
 from agent.probes import Probes
 
 log = structlog.get_logger("remora.supervisor")
@@ -123,7 +123,7 @@ class Supervisor:
         log.info(
             "remora starts",
             sources=[source.kind for source in self._config.sources],
-            listen={name: str(sock.getsockname()) for name, sock in self._listeners.items()},
+            listen={name: shown(sock) for name, sock in self._listeners.items()},
             admin=self._config.admin.listen,
             upstream=None if self._stable is None else self._stable["address"],
             model=self._config.model.name,

@@ -268,7 +268,7 @@ class Agent:
 
     def _take(self, taken: Exchange | Inference) -> bool:
         if isinstance(taken, Exchange):
-            self.latencies.take(taken, time.time())
+            self.latencies.take(taken, time.time(), stable=self.intake.monitor.stable)
         return self.intake.take(taken)
 
     def _on_logged(self, request: LoggedRequest) -> None:

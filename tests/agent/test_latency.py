@@ -64,3 +64,9 @@ def test_so_many_versions_and_routes_and_the_rest_together() -> None:
     # Once nobody asks the first ones any more, there is room again.
     latencies.take(replace(EXCHANGE, version="new"), 10_000.0)
     assert ("new", "predict") in latencies.quantiles(10_000.0)
+
+
+def test_an_event_that_names_no_version_was_answered_by_the_stable_one() -> None:
+    latencies = Latencies(lambda path: path[1:])
+    latencies.take(replace(EXCHANGE, version=""), 0.0, stable="7")
+    assert set(latencies.quantiles(0.0)) == {("7", "predict")}

@@ -162,3 +162,12 @@ async def test_the_rest_is_bound_and_what_is_left_over_is_closed(
         os.fstat(FIRST_FD)  # its holder has it; here nobody would accept
     for sock in opened.values():
         sock.close()
+
+
+def test_a_listener_is_written_as_the_configuration_writes_it(tmp_path: Path) -> None:
+    for host, written in (("127.0.0.1", "127.0.0.1:{}"), ("::1", "[::1]:{}")):
+        with listening(host) as sock:
+            assert listeners.shown(sock) == written.format(sock.getsockname()[1])
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "r"))
+        assert listeners.shown(sock) == f"unix:{tmp_path}/r"
