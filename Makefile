@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements-dev.lock
-# Tests run in this many processes; those marked `real` always run one after the other.
+# Tests run in this many processes; those marked `real` stay together by their file.
 JOBS ?= 2
 # pip compiles on one core, compileall on all. Some packages ship templates that are no Python.
 PIP_INSTALL := -m pip install -q --no-compile
@@ -55,7 +55,7 @@ check: lint type ## lint, type and the quick tests
 
 test: check system servers ## everything, real servers included; installs what that needs
 	$(BIN)/pytest -q -n $(JOBS) -m "slow and not real"
-	$(BIN)/pytest -q -m real
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile -m real
 
 deep: setup ## the property tests again, for long
 	HYPOTHESIS_PROFILE=deep $(BIN)/pytest -q -n $(JOBS) -m "not real" --timeout 3600

@@ -16,8 +16,8 @@ edge to analysis
 analysis to edge
     ROUTE      JSON {generation, stable: {address, version}, candidate: {address, version} | null,
                weight, shadow, lease_s}
-    SAMPLING   JSON {rate, salt, also, errors, error_codes}: share of the uniform stratum, share that
-               analysis chooses from, share of those that end with one of the codes (see
+    SAMPLING   JSON {rate, salt, also, errors, error_codes}: share of the uniform stratum, share
+               that analysis chooses from, share of those that end with one of the codes (see
                `counters.CODES`). The salt is hexadecimal.
 
 The codes of ids, slots and outcomes are positions in the tuples below: append, never reorder.

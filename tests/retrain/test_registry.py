@@ -253,9 +253,7 @@ def test_where_nobody_routes_any_more_the_configured_model_is_stable(ledger: Led
     assert words is not None
     assert "nothing is relayed any more" in words
     stable = registry.stable()
-    assert stable == SlotRecord(
-        name="A", digest=external(UNROUTED), address=UNROUTED, stable=True
-    )
+    assert stable == SlotRecord(name="A", digest=external(UNROUTED), address=UNROUTED, stable=True)
     assert registry.reference() == external(UNROUTED)
     # What was promoted stands in its slot until somebody ends it.
     assert [record.name for record in registry.unused_slots()] == ["B"]
