@@ -3,7 +3,8 @@
     POST /v1/models/<name>[/versions/<v>|/labels/<l>]:predict
         {"instances": [...]} answered by {"predictions": [...]}, a row each
         {"inputs": {...}} answered by {"outputs": ...}, a column each
-    POST ...:classify|:regress  {"examples": [...], "context"?} answered by {"result": [...]}
+    POST ...:classify|:regress  {"examples": [...], "context"?} answered by {"results": [...]}
+        (its documentation writes "result", its code "results": both are read)
 
 KServe V1 shares the first path and form. Do not claim an exchange that shows none of the marks
 below: KServe's decoder reads that form just as well, and may not lose its routes to this one.
@@ -25,7 +26,7 @@ _PATH = re.compile(
 )
 _LOOK_BYTES = 256
 # It writes its answers indented by four, which no other server on this path does.
-_ANSWER = re.compile(rb'\{\n    "(predictions|outputs|result)": ')
+_ANSWER = re.compile(rb'\{\n    "(predictions|outputs|results?)": ')
 _SCALARS = (float, int, bool, str, type(None))
 
 
@@ -62,7 +63,8 @@ class TfServing:
         if not isinstance(said, dict):
             raise DecodeError(DecodeReason.NOT_AN_INFERENCE, "the answer is no object")
         if "examples" in asked:
-            outputs = _results(_member(said, "result"), len(rows), self._limits)
+            found = said["result"] if "result" in said else _member(said, "results")
+            outputs = _results(found, len(rows), self._limits)
         else:
             outputs = predicted(said, len(rows), self._limits)
         return concluded(exchange, names=names, rows=rows, outputs=outputs)

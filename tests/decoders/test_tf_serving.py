@@ -101,16 +101,17 @@ def test_not_a_number_is_a_missing_cell(post: Post) -> None:
     assert inference.outputs == {"predictions": [-np.inf]}
 
 
-def test_examples_share_their_context(post: Post) -> None:
+@pytest.mark.parametrize("member", ["results", "result"])
+def test_examples_share_their_context(post: Post, member: str) -> None:
     asked = {"context": {"country": "de", "age": 1}, "examples": [{"age": 41}, {"job": ["x", "y"]}]}
-    inference = decode(post("/v1/models/m:regress", asked, {"result": [2.5, 3]}))
+    inference = decode(post("/v1/models/m:regress", asked, {member: [2.5, 3]}))
     assert inference.names == ("country", "age", "job_0", "job_1")
     assert cells(inference) == [["de", 41, None, None], ["de", 1, "x", "y"]]
     assert inference.outputs == {"predictions": [2.5, 3]}
 
 
 def test_a_classification_is_its_best_class(post: Post) -> None:
-    said = {"result": [[["good", 0.25], ["bad", 0.75]], [["", 0.5], ["", 0.5]]]}
+    said = {"results": [[["good", 0.25], ["bad", 0.75]], [["", 0.5], ["", 0.5]]]}
     inference = decode(post(CLASSIFY, {"examples": [{"a": 1}, {"a": 2}]}, said))
     assert inference.outputs == {
         "label": ["bad", 0],  # a model without names of classes: its position
