@@ -102,3 +102,13 @@ def test_two_doors_at_one_place_are_refused_however_they_are_written(
         return
     with pytest.raises(ConfigError, match="is taken by an earlier one"):
         loaded(text, tmp_path)
+
+
+def test_what_is_not_there_yet_is_said_and_waited_for(tmp_path: Path) -> None:
+    tail = f"{{kind: tail, path: '{tmp_path}/*.jsonl', format: json_lines}}"
+    config = loaded(f"sources: [{tail}, {{kind: tap, port: 8000, interface: no-such0}}]", tmp_path)
+    (_, waits), (_, unknown) = notices(config)
+    assert "is no file yet" in waits
+    assert "is no interface here" in unknown
+    (tmp_path / "app.jsonl").touch()
+    assert list(notices(loaded(f"sources: [{tail}, {TAP}]", tmp_path))) == []

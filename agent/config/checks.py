@@ -6,8 +6,10 @@ Each check yields (path of the key, message with its mend). `cross_check` is par
 
 import importlib.util
 import os
+import socket
 import stat
 from collections.abc import Iterator
+from glob import iglob
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -276,13 +278,27 @@ def notices(config: "Config") -> Iterator[Finding]:
             )
     if config.sampling.rate == 0:
         yield ("sampling", "rate"), "is 0: traffic is relayed and nothing is looked at"
+    for index, source in enumerate(config.sources):
+        if isinstance(source, TailSource) and not any(iglob(source.path, recursive=True)):
+            yield ("sources", index, "path"), f"{source.path} is no file yet: it is waited for"
     tap, proxy = config.tap, config.proxy
+    if tap is not None and not _is_interface(tap.interface):
+        message = f"{tap.interface} is no interface here: it is waited for"
+        yield ("sources", config.sources.index(tap), "interface"), message
     if tap is not None and proxy is not None and proxy.upstream_address.port == tap.port:
         message = "is where the proxy sends requests: they are seen twice, leave one out"
         yield ("sources", config.sources.index(tap), "port"), message
     for trigger in config.triggers:
         if isinstance(trigger, QualityTrigger) and config.sampling.rate == 0:
             yield ("sampling", "rate"), f"is 0: the trigger {trigger.name} never sees a label"
+
+
+def _is_interface(name: str) -> bool:
+    try:
+        # Not if_nameindex: that needs netlink, which the systemd unit does not let us have.
+        return socket.if_nametoindex(name) > 0
+    except OSError:
+        return False
 
 
 def check_files(config: "Config") -> Iterator[Finding]:
