@@ -121,12 +121,15 @@ def _open_socket() -> socket.socket:
         return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     except PermissionError as error:
         raise TapRefusedError(
-            "the tap needs CAP_NET_RAW: in Kubernetes `capabilities: add: [NET_RAW]`, "
-            "under systemd `AmbientCapabilities=CAP_NET_RAW`, else `setcap cap_net_raw+ep` on the "
+            "the tap needs CAP_NET_RAW: in Kubernetes `capabilities: add: [NET_RAW]` and user 0, "
+            "under systemd the drop-in remora-tap.conf, else `setcap cap_net_raw+ep` on the "
             "interpreter"
         ) from error
     except OSError as error:
-        raise TapRefusedError(f"the kernel offers no packet sockets: {error}") from error
+        raise TapRefusedError(
+            f"packet sockets are not to be had here ({error}): under systemd add the drop-in "
+            "remora-tap.conf, else ask whoever confines this process"
+        ) from error
 
 
 def _map_ring(sock: socket.socket, blocks: int) -> mmap.mmap:

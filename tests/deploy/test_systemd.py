@@ -14,6 +14,7 @@ from agent.supervisor import END_S, SAVE_S
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "deploy" / "systemd" / "remora.service"
 SOCKET = ROOT / "deploy" / "systemd" / "remora.socket"
+TAP = ROOT / "deploy" / "systemd" / "remora-tap.conf"
 ENVIRONMENT = ROOT / "deploy" / "systemd" / "remora.env"
 # Tenths of systemd's exposure level, which goes from 0 (nothing is open) to 100.
 EXPOSURE_MAX = 20
@@ -89,6 +90,19 @@ def analyze(program: Callable[[str], Path], tmp_path: Path) -> Callable[..., str
 def test_systemd_finds_nothing_wrong_with_it(analyze: Callable[..., str]) -> None:
     assert analyze(UNIT.read_text(), "verify", "--man=no") == "0"
     assert analyze(UNIT.read_text().replace("KillMode", "KillMood"), "verify", "--man=no") != "0"
+
+
+@pytest.mark.real
+def test_the_drop_in_for_the_tap_opens_one_capability_and_no_more(
+    analyze: Callable[..., str],
+) -> None:
+    both = f"{UNIT.read_text()}\n{TAP.read_text()}"
+    assert analyze(both, "verify", "--man=no") == "0"
+    capabilities = re.findall(r"^(?:Ambient|CapabilityB)\w+=(.*)$", TAP.read_text(), flags=re.M)
+    assert capabilities == ["CAP_NET_RAW"] * 2
+    # Only privileged users, one capability and one address family more than without it.
+    arguments = ("security", "--offline=true", f"--threshold={EXPOSURE_MAX + 10}", "--no-pager")
+    assert analyze(both, *arguments) == "0"
 
 
 @pytest.mark.real
