@@ -170,3 +170,26 @@ def test_limits_hold_for_raw_tensors(limits: dict[str, int], expected: DecodeRea
         with pytest.raises(DecodeError) as caught:
             read()
         assert caught.value.reason is expected
+
+
+@given(
+    values=st.lists(st.none() | st.floats() | st.integers(-(2**63), 2**64 - 1), min_size=1),
+    repeated=st.sampled_from([1, 40_000]),
+)
+def test_listed_numbers_are_what_numpy_makes_of_them(values: list[Any], repeated: int) -> None:
+    values = (values * repeated)[: max(len(values), 70_000)]
+    tensor = Tensor(name="x", datatype="FP64", shape=(len(values), 1), listed=values)
+    _, rows = tensor_table([tensor], DecodeLimits(rows_max=len(values)))
+    assert isinstance(rows, np.ndarray)
+    assert rows.flags.writeable
+    np.testing.assert_array_equal(rows[:, 0], np.array(values, dtype=np.float64))
+
+
+@pytest.mark.parametrize(
+    ("odd", "expected"), [("a", R.WRONG_TYPE), (True, R.WRONG_TYPE), ([1.0], R.RAGGED_ROWS)]
+)
+def test_one_odd_value_among_floats_is_seen(odd: Any, expected: DecodeReason) -> None:
+    tensor = Tensor(name="x", datatype="FP64", shape=(3, 1), listed=[0.5, odd, 1.5])
+    with pytest.raises(DecodeError) as caught:
+        tensor_table([tensor], LIMITS)
+    assert caught.value.reason is expected
