@@ -58,6 +58,13 @@ def _traffic(seen: ScrapeInput) -> list[Family]:
     return [
         family("requests_total", "counter", "Requests answered.", f"{request} code", codes),
         family(
+            "requests_refused_total",
+            "counter",
+            "Requests that the edge answered itself, before a byte of them reached an upstream.",
+            "reason",
+            [((reason,), float(n)) for reason, n in sorted(seen.totals.refused.items())],
+        ),
+        family(
             "request_duration_seconds",
             "histogram",
             "From a request's head to the last byte of its answer.",

@@ -109,7 +109,7 @@ def counters(**changes: Any) -> EdgeCounters:
         bounds_s=BOUNDS_S,
         routes=(route,),
         drops={"channel_full": 3},
-        refused={},
+        refused={"bad_request": 2},
         kept=97,
         retries=0,
         client_connections=1,

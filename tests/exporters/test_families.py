@@ -86,6 +86,7 @@ CONTRACT = {
     "slo_objective_ratio": ("gauge", "model slo"),
     "slo_burn_rate": ("gauge", "model slo window"),
     "slo_budget_remaining_ratio": ("gauge", "model slo"),
+    "requests_refused_total": ("counter", "reason"),
     "shadow_copies_total": ("counter", "outcome"),
     "shadow_pairs": ("gauge", "model candidate answers"),
     "rollbacks_total": ("counter", "reason"),
