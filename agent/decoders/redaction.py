@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import orjson
@@ -230,7 +230,7 @@ class Redaction:
     def _entry(self, entry: Value | Sequence[Value]) -> Value | Sequence[Value]:
         if isinstance(entry, list | tuple):
             return [self._cell(value) for value in entry]
-        return self._cell(entry)  # type: ignore[arg-type]
+        return self._cell(cast(Value, entry))
 
     def _cell(self, cell: Value) -> Value:
         return self._text(cell) if isinstance(cell, str) else cell

@@ -8,6 +8,7 @@ never set and cleared for each request.
 
 import asyncio
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -136,9 +137,9 @@ class InFlight(asyncio.Protocol):
                 tape.first_body_s = _now() - self._started
             tape.add_response(data)
 
+    @abstractmethod
     def failed(self, outcome: int) -> None:
         """There will be no response, or not all of it."""
-        raise NotImplementedError
 
     def _record(self, outcome: int, now: float) -> None:
         head, self.head = self.head, None

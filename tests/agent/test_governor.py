@@ -4,6 +4,7 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -50,8 +51,8 @@ class Plant:
         return sum(recent) / len(recent)
 
 
-def loop(cores: Cores, budget: Budget | None = None, **others: object) -> Plant:
-    return Plant(Governor(budget or Budget()), cores, **others)  # type: ignore[arg-type]
+def loop(cores: Cores, budget: Budget | None = None, **others: Any) -> Plant:
+    return Plant(Governor(budget or Budget()), cores, **others)
 
 
 def test_a_small_deployment_is_never_touched() -> None:
