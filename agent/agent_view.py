@@ -17,7 +17,7 @@ from agent.latency import SHARES
 from agent.server_families import server_status
 from agent.source_status import completeness
 from agent.version_watch import VersionWatch
-from detectors import Monitor
+from detectors import DriftDetector
 from exporters.prometheus import Family
 from retrain.ledger import LedgerError
 
@@ -308,14 +308,14 @@ class AgentView:
         return self._agent.controller.retraining.callback(run_id, dict(headers), body)
 
 
-def _monitors(watch: VersionWatch) -> list[tuple[str, Monitor]]:
+def _monitors(watch: VersionWatch) -> list[tuple[str, DriftDetector]]:
     found = [("feature", watch.data)]
     if watch.prediction is not None:
         found.append(("prediction", watch.prediction))
     return found
 
 
-def _feature_entries(monitor: Monitor) -> list[Json]:
+def _feature_entries(monitor: DriftDetector) -> list[Json]:
     evidence, shift = monitor.evidence(), monitor.detectable_shift()
     profiles = {p.name: p.kind for p in monitor.reference.features}
     return [

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from agent.scrape import Row, ScrapeInput, family, label
 from agent.version_watch import VersionWatch
-from detectors import STATE_NUMBER, Monitor, State
+from detectors import STATE_NUMBER, DriftDetector, State
 from exporters.prometheus import Family
 
 EXPORTED_BINS = 8
@@ -81,7 +81,7 @@ def _monitor_rows(
     rows: _Gauges,
     seen: ScrapeInput,
     watch: VersionWatch,
-    watched: tuple[str, Monitor],
+    watched: tuple[str, DriftDetector],
     *,
     room: int,
     provisional: bool,
@@ -124,7 +124,7 @@ def _concept_rows(
         rows.concept.append((labels, float(STATE_NUMBER[shown])))
 
 
-def _monitors(watch: VersionWatch) -> Iterator[tuple[str, Monitor]]:
+def _monitors(watch: VersionWatch) -> Iterator[tuple[str, DriftDetector]]:
     yield "feature", watch.data
     if watch.prediction is not None:
         yield "prediction", watch.prediction

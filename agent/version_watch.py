@@ -15,7 +15,7 @@ import numpy as np
 from agent.batch import Batch
 from agent.labels import Joined
 from agent.schema import Column
-from detectors import Monitor, Reading, Reference, build_reference
+from detectors import DriftDetector, Reading, Reference, build_reference
 from detectors.concept import ConceptChange, ErrorRateDetector
 from detectors.quality import Estimate, Quality, class_name
 from detectors.reading import Effect, Kind, Scope, State, Window
@@ -47,7 +47,7 @@ class WatchSettings:
         return self.false_alarms_per_month * share / self.replicas
 
 
-class _Provisional(Monitor):
+class _Provisional(DriftDetector):
     """Effects to look at: no state is claimed against a reference that is still being learnt."""
 
     def states(self) -> dict[str, State]:
@@ -76,7 +76,7 @@ class VersionWatch:
         effect = dict(settings.effect or {"psi": 0.1, "ks": 0.1})
         self._effect = effect
         self.data = self._monitor(reference, settings.data_share, "data_drift")
-        self.prediction: Monitor | None = None
+        self.prediction: DriftDetector | None = None
         if reference.prediction is not None:
             self.prediction = self._monitor(
                 reference, settings.prediction_share, "prediction_drift"
@@ -88,7 +88,7 @@ class VersionWatch:
             false_alarms_per_month=settings.budget(settings.concept_share),
             ticks_per_month=TICKS_PER_MONTH,
         )
-        self.residual: Monitor | None = None
+        self.residual: DriftDetector | None = None
         self._residuals: list[float] = []
         self.adwin_state: State | None = None  # what the child said last, where there is one
         self.quality: Quality | None = None
@@ -98,8 +98,8 @@ class VersionWatch:
         self._bins_before: dict[str, dict[str, int]] = {}
         self._scores_before: dict[str, dict[str, tuple[float, float]]] = {}
 
-    def _monitor(self, reference: Reference, share: float, kind: str) -> Monitor:
-        return (_Provisional if self.provisional else Monitor)(
+    def _monitor(self, reference: Reference, share: float, kind: str) -> DriftDetector:
+        return (_Provisional if self.provisional else DriftDetector)(
             reference,
             false_alarms_per_month=self._settings.budget(share),
             ticks_per_month=TICKS_PER_MONTH,
@@ -201,10 +201,10 @@ class VersionWatch:
             for reading in readings
         ]
 
-    def _residual_monitor(self, learnt: Reference) -> Monitor:
+    def _residual_monitor(self, learnt: Reference) -> DriftDetector:
         """Its reference is whole, also where that of the data is provisional."""
         settings = self._settings
-        return Monitor(
+        return DriftDetector(
             learnt,
             false_alarms_per_month=settings.budget(settings.concept_share),
             ticks_per_month=TICKS_PER_MONTH,
@@ -304,7 +304,7 @@ class VersionWatch:
         self.labelled_rows = int(state["labelled_rows"])
 
 
-def _restored(made: Monitor, state: Mapping[str, Any]) -> Monitor:
+def _restored(made: DriftDetector, state: Mapping[str, Any]) -> DriftDetector:
     """A monitor as it was saved, under the budget and the bounds that hold now."""
     now, then = (json.loads(str(given["options"])) for given in (made.state(), state))
     settings = ("false_alarms_per_month", "ticks_per_month", "effect", "version", "kind")

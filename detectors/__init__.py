@@ -4,17 +4,32 @@ Pure: no input or output, no clock, nothing of ours imported; the same batches g
 """
 
 from detectors.building import ReferenceBuilder, build_reference
+from detectors.drift import DriftDetector
 from detectors.merging import merge
-from detectors.monitor import Monitor
-from detectors.reading import STATE_NUMBER, Effect, Kind, Reading, Scope, State, Window
+from detectors.reading import (
+    STATE_NUMBER,
+    Change,
+    Effect,
+    Kind,
+    Moment,
+    Reading,
+    Scope,
+    State,
+    Window,
+)
 from detectors.reference import FeatureProfile, LabelledBaseline, ProfileError, Reference
+
+Monitor = DriftDetector
 
 __all__ = [
     "STATE_NUMBER",
+    "Change",
+    "DriftDetector",
     "Effect",
     "FeatureProfile",
     "Kind",
     "LabelledBaseline",
+    "Moment",
     "Monitor",
     "ProfileError",
     "Reading",

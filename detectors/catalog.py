@@ -5,16 +5,16 @@ from functools import partial
 from typing import Any, Final
 
 from detectors.detector import Detector
-from detectors.monitor import Monitor
+from detectors.drift import DriftDetector
 from detectors.reference import Reference
 
 #: Name -> how to make it from a reference, and how to restore it from its state.
 DETECTORS: Final[Mapping[str, Callable[[Reference], Detector]]] = {
-    "data_drift": partial(Monitor, kind="data_drift"),
-    "prediction_drift": partial(Monitor, kind="prediction_drift"),
+    "data_drift": partial(DriftDetector, kind="data_drift"),
+    "prediction_drift": partial(DriftDetector, kind="prediction_drift"),
 }
 
 RESTORE: Final[Mapping[str, Callable[[Reference, Mapping[str, Any]], Detector]]] = {
-    "data_drift": Monitor.restore,
-    "prediction_drift": Monitor.restore,
+    "data_drift": DriftDetector.restore,
+    "prediction_drift": DriftDetector.restore,
 }

@@ -7,16 +7,8 @@ from numpy.typing import NDArray
 
 from detectors.binning import BINS, MISSING, OUTSIDE
 from detectors.distances import psi_terms, shares
-from detectors.reading import Effect, Kind, Reading, Scope, State, Window
+from detectors.reading import Effect, Kind, Moment, Reading, Scope, State, Window
 from detectors.reference import NAME_CHARACTERS_MAX, FeatureProfile
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
-    """When a reading is made: rows seen by then, and the time in Unix seconds if there is one."""
-
-    row: int
-    at: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

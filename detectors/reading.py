@@ -54,6 +54,60 @@ STATE_NUMBER: Final[Mapping[State, int]] = {
     State.INSUFFICIENT_DATA: -1,
 }
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What one detector changed its mind about, before anybody says when and against what.
+
+    `rows` are those of its window, which ends at the moment it speaks. `Moment.reading` makes a
+    `Reading` of it.
+    """
+
+    kind: Kind
+    scope: Scope
+    subject: str
+    detector: str
+    state: State
+    statistic: float
+    threshold: float
+    evidence: float | None = None
+    effect: Effect | None = None
+    rows: int
+    explain: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """When detectors speak: rows seen by then, the time in Unix seconds if there is one, and what
+    is compared with what.
+    """
+
+    row: int
+    at: float | None
+    reference: str = ""
+    version: str = ""
+
+    def reading(self, change: Change) -> Reading:
+        """Give the reading of a change of state made at this moment."""
+        return Reading(
+            at=self.at,
+            row=self.row,
+            kind=change.kind,
+            scope=change.scope,
+            subject=change.subject,
+            detector=change.detector,
+            state=change.state,
+            statistic=change.statistic,
+            threshold=change.threshold,
+            evidence=change.evidence,
+            effect=change.effect,
+            window=Window(rows=change.rows, start=max(self.row - change.rows, 0), end=self.row),
+            reference=self.reference,
+            version=self.version,
+            explain=change.explain,
+        )
+
+
 _KEYS: Final = (
     "at",
     "row",

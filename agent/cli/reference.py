@@ -239,11 +239,11 @@ def _present(reference: "Reference", as_json: bool, *, heading: dict[str, object
 
 
 def _shifts(reference: "Reference") -> dict[str, float]:
-    from detectors import Monitor
+    from detectors import DriftDetector
 
-    shifts = Monitor(reference).detectable_shift()
+    shifts = DriftDetector(reference).detectable_shift()
     if reference.prediction is not None:
-        shifts |= Monitor(reference, kind="prediction_drift").detectable_shift()
+        shifts |= DriftDetector(reference, kind="prediction_drift").detectable_shift()
     return shifts
 
 

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as st_numpy
 
 from agent import state as state_module
 from agent.state import Snapshot
-from detectors import Monitor, build_reference
+from detectors import DriftDetector, build_reference
 
 KEYS = st.text(max_size=5) | st.sampled_from(["__array__", "__pairs__", "tree", "a0"])
 DTYPES: Any = [np.dtype(code) for code in ("f8", "i8", "u2", "?")]
@@ -73,10 +73,10 @@ def test_what_goes_in_comes_out(
     assert loaded[1] == 12.5
 
 
-def watched(features: int) -> Monitor:
+def watched(features: int) -> DriftDetector:
     rng = np.random.default_rng(3)
     rows = {f"f{n}": rng.normal(size=2_000) for n in range(features)}
-    monitor = Monitor(build_reference(rows))
+    monitor = DriftDetector(build_reference(rows))
     for _ in range(12):
         monitor.update({name: rng.permutation(column) for name, column in rows.items()})
     return monitor
@@ -88,7 +88,7 @@ def test_a_monitor_goes_on_exactly_where_it_was(tmp_path: Path) -> None:
     snapshot.save({"watch": {"data": before.state()}}, now=1.0)
     loaded = snapshot.load()
     assert loaded is not None
-    after = Monitor.restore(before.reference, loaded[0]["watch"]["data"])
+    after = DriftDetector.restore(before.reference, loaded[0]["watch"]["data"])
     drifted = {name: np.full(1_000, 2.0) for name in before.names}
     assert after.update(drifted) == before.update(drifted) != []
     assert after.evidence() == before.evidence()
@@ -101,7 +101,7 @@ def test_a_hundred_features_are_saved_and_read_in_no_time(tmp_path: Path) -> Non
     snapshot.save({"data": monitor.state()}, now=1.0)
     loaded = snapshot.load()
     assert loaded is not None
-    Monitor.restore(monitor.reference, loaded[0]["data"])
+    DriftDetector.restore(monitor.reference, loaded[0]["data"])
     assert time.process_time() - began < 1.0  # about .05 s where nobody else is at work
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from detectors import Monitor, build_reference
+from detectors import DriftDetector, build_reference
 from detectors.calibration import TOLERANCE
 
 
@@ -40,8 +40,8 @@ def test_no_order_means_no_calibration() -> None:
 
 
 def test_a_wandering_feature_says_that_it_is_nearly_blind() -> None:
-    steady = Monitor(build_reference(autoregressive(0.0, 10_000, 1, seed=3)))
-    wandering = Monitor(build_reference(autoregressive(0.99, 10_000, 1, seed=3)))
+    steady = DriftDetector(build_reference(autoregressive(0.0, 10_000, 1, seed=3)))
+    wandering = DriftDetector(build_reference(autoregressive(0.99, 10_000, 1, seed=3)))
     assert steady.detectable_shift()["f0"] < 0.08
     assert wandering.detectable_shift()["f0"] > 0.2
 
@@ -50,7 +50,7 @@ def test_a_wandering_feature_says_that_it_is_nearly_blind() -> None:
 @pytest.mark.parametrize("rho", [0.5, 0.9, 0.99])
 def test_stationary_autocorrelated_rows_raise_no_alarm(rho: float) -> None:
     columns = autoregressive(rho, 110_000, 10, seed=5)
-    monitor = Monitor(build_reference({name: x[:10_000] for name, x in columns.items()}))
+    monitor = DriftDetector(build_reference({name: x[:10_000] for name, x in columns.items()}))
     for start in range(10_000, 110_000, 1_000):
         tick = {name: x[start : start + 1_000] for name, x in columns.items()}
         assert monitor.update(tick) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detectors import Monitor, build_reference
+from detectors import DriftDetector, build_reference
 from detectors.columns import Column
 
 QUARTER = Path(__file__).parent.parent / "data" / "credit_drift_quarter.csv.gz"
@@ -33,7 +33,7 @@ def replay(
 ) -> list[tuple[int, str, str]]:
     """Give (row in the stream, feature, state) of each reading after the reference rows."""
     head = {name: column[:reference_rows] for name, column in columns.items()}
-    monitor = Monitor(build_reference(head, tick_rows=tick))
+    monitor = DriftDetector(build_reference(head, tick_rows=tick))
     said = []
     for start in range(reference_rows, len(columns["income"]), tick):
         batch = {name: column[start : start + tick] for name, column in columns.items()}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from detectors import Monitor, Reference, build_reference, monitor
+from detectors import DriftDetector, Reference, build_reference, drift
 from detectors.binning import BINS, MISSING, OUTSIDE, WIDTH
 from detectors.evidence import (
     COSINES,
@@ -40,7 +40,7 @@ def estimated(rng: np.random.Generator, features: int, rows: int) -> Reference:
     return replace(SHAPE, features=tuple(profiles), rows=rows)
 
 
-def alarms(rng: np.random.Generator, watching: Monitor, ticks: int) -> int:
+def alarms(rng: np.random.Generator, watching: DriftDetector, ticks: int) -> int:
     features = len(watching.names)
     readings = (
         watching.observe(rng.multinomial(1_000, TRUTH, size=features), rows=1_000)
@@ -52,7 +52,7 @@ def alarms(rng: np.random.Generator, watching: Monitor, ticks: int) -> int:
 @pytest.mark.parametrize("rows", [1_000, 5_000, 50_000])
 def test_unchanged_counts_raise_no_alarm(rows: int) -> None:
     rng = np.random.default_rng(rows)
-    assert alarms(rng, Monitor(estimated(rng, 100, rows)), 1_000) == 0
+    assert alarms(rng, DriftDetector(estimated(rng, 100, rows)), 1_000) == 0
 
 
 def test_without_the_margin_of_three_standard_errors_the_same_counts_cry_wolf(
@@ -60,7 +60,7 @@ def test_without_the_margin_of_three_standard_errors_the_same_counts_cry_wolf(
 ) -> None:
     monkeypatch.setattr("detectors.evidence.REFERENCE_ERRORS", 0.0)
     rng = np.random.default_rng(1_000)
-    assert alarms(rng, Monitor(estimated(rng, 100, 1_000)), 1_000) > 0
+    assert alarms(rng, DriftDetector(estimated(rng, 100, 1_000)), 1_000) > 0
 
 
 @pytest.mark.slow
@@ -68,7 +68,7 @@ def test_without_the_margin_of_three_standard_errors_the_same_counts_cry_wolf(
 @pytest.mark.parametrize(("seed", "rows"), [(1, 5_000), (2, 50_000)])
 def test_a_month_of_a_hundred_unchanged_features_keeps_the_budget(seed: int, rows: int) -> None:
     rng = np.random.default_rng(seed)
-    assert alarms(rng, Monitor(estimated(rng, 100, rows)), 43_200) <= 1
+    assert alarms(rng, DriftDetector(estimated(rng, 100, rows)), 43_200) <= 1
 
 
 def delays(shift: float, scale: float, missing: float, repeats: int = 7) -> list[int]:
@@ -77,7 +77,7 @@ def delays(shift: float, scale: float, missing: float, repeats: int = 7) -> list
     reference = build_reference({f"f{i}": rng.normal(size=50_000) for i in range(100)})
     found = []
     for repeat in range(repeats):
-        watching = Monitor(reference)
+        watching = DriftDetector(reference)
         for tick in range(400):
             rows = rng.normal(size=(100, 50))
             rows[repeat] = rows[repeat] * scale + shift
@@ -141,7 +141,7 @@ def test_a_rare_bin_falling_empty_is_no_evidence() -> None:
     quiet = replace(SHAPE, features=(replace(profile, counts=tuple(counts.tolist())),))
     decreases = score_bank(quiet.features[0]).weights[[SCORES - 5, SCORES - 1]]
     assert decreases.tolist() == [0, 0]
-    watching = Monitor(quiet)
+    watching = DriftDetector(quiet)
     ideal = (quiet.features[0].probabilities() * 1_000_000).astype(np.int64)[None, :]
     ideal[0, [MISSING, OUTSIDE]] = 0
     for _ in range(100):
@@ -186,4 +186,4 @@ def test_alternatives_say_what_they_stand_for() -> None:
         "outside",
     }
     assert len(EXPORTED_SCORES) == 8
-    assert monitor.EFFECT_DEFAULT == {"psi": 0.1, "ks": 0.1}
+    assert drift.EFFECT_DEFAULT == {"psi": 0.1, "ks": 0.1}

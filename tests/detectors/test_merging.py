@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors import Monitor, ProfileError, build_reference, merge
+from detectors import DriftDetector, ProfileError, build_reference, merge
 from detectors.binning import MISSING
 
 
@@ -43,7 +43,7 @@ def test_which_part_comes_first_does_not_matter(seed: int, cut: int) -> None:
 def test_a_merged_reference_raises_no_alarm_on_its_own_distribution() -> None:
     rng = np.random.default_rng(3)
     a, b = (build_reference({"x": rng.normal(size=20_000)}) for _ in range(2))
-    monitor = Monitor(merge(a, b))
+    monitor = DriftDetector(merge(a, b))
     assert [r for _ in range(200) for r in monitor.update({"x": rng.normal(size=1_000)})] == []
     assert monitor.update({"x": rng.normal(0.5, 1, size=1_000)})
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from detectors import Monitor, ProfileError, Reference, State, build_reference
+from detectors import DriftDetector, ProfileError, Reference, State, build_reference
 from detectors.export import LABELS
 
 Columns = dict[str, NDArray[Any]]
@@ -29,13 +29,13 @@ def rows(n: int, rng: np.random.Generator, shift: float = 0.0) -> Columns:
 REFERENCE = build_reference(rows(20_000, RNG))
 
 
-def said(monitor: Monitor, columns: Any) -> list[tuple[str, str]]:
+def said(monitor: DriftDetector, columns: Any) -> list[tuple[str, str]]:
     return [(reading.subject, reading.state.value) for reading in monitor.update(columns)]
 
 
 def test_it_speaks_only_when_something_changes() -> None:
     rng = np.random.default_rng(1)
-    monitor = Monitor(REFERENCE)
+    monitor = DriftDetector(REFERENCE)
     assert [said(monitor, rows(1_000, rng)) for _ in range(20)] == [[]] * 20
     assert said(monitor, rows(1_000, rng, shift=1.0)) == [("x", "drift")]
     assert [said(monitor, rows(1_000, rng, shift=1.0)) for _ in range(20)] == [[]] * 20
@@ -46,7 +46,7 @@ def test_it_speaks_only_when_something_changes() -> None:
 
 def test_evidence_without_effect_is_a_warning_and_effect_makes_it_drift() -> None:
     rng = np.random.default_rng(2)
-    monitor = Monitor(REFERENCE, effect={"psi": 0.2, "ks": 0.3})
+    monitor = DriftDetector(REFERENCE, effect={"psi": 0.2, "ks": 0.3})
     first = [change for _ in range(10) for change in said(monitor, rows(1_000, rng, shift=0.3))]
     assert first == [("x", "warning")]
     then = [change for _ in range(10) for change in said(monitor, rows(1_000, rng, shift=2.0))]
@@ -55,14 +55,14 @@ def test_evidence_without_effect_is_a_warning_and_effect_makes_it_drift() -> Non
 
 def test_a_small_shift_that_stays_is_not_called_recovered() -> None:
     rng = np.random.default_rng(3)
-    monitor = Monitor(REFERENCE)
+    monitor = DriftDetector(REFERENCE)
     changes = [change for _ in range(60) for change in said(monitor, rows(1_000, rng, shift=0.2))]
     assert changes == [("x", "warning")]
 
 
 def test_the_effect_is_that_of_the_rows_since_the_evidence_left_its_floor() -> None:
     rng = np.random.default_rng(4)
-    monitor = Monitor(REFERENCE)
+    monitor = DriftDetector(REFERENCE)
     for _ in range(50):
         monitor.update(rows(1_000, rng))
     (reading,) = monitor.update(rows(1_000, rng, shift=1.0), at=1_700_000_000.0)
@@ -83,7 +83,7 @@ def test_the_effect_is_that_of_the_rows_since_the_evidence_left_its_floor() -> N
 
 def test_readings_say_in_words_what_moved() -> None:
     def explain(**changed: Any) -> str:
-        monitor = Monitor(REFERENCE)
+        monitor = DriftDetector(REFERENCE)
         (reading,) = monitor.update(rows(1_000, np.random.default_rng(5)) | changed)
         return reading.explain.split(";")[0]
 
@@ -100,7 +100,7 @@ def test_readings_say_in_words_what_moved() -> None:
 
 
 def test_before_any_row_there_is_insufficient_data() -> None:
-    monitor = Monitor(REFERENCE)
+    monitor = DriftDetector(REFERENCE)
     assert monitor.update({name: column[:0] for name, column in rows(1, RNG).items()}) == []
     assert set(monitor.states().values()) == {State.INSUFFICIENT_DATA}
     monitor.update(rows(10, RNG))
@@ -109,7 +109,7 @@ def test_before_any_row_there_is_insufficient_data() -> None:
 
 def test_a_missing_column_is_said_once_and_its_return_too() -> None:
     rng = np.random.default_rng(7)
-    monitor = Monitor(REFERENCE)
+    monitor = DriftDetector(REFERENCE)
     without = rows(1_000, rng)
     del without["x"]
     assert said(monitor, without) == [("x", "warning")]
@@ -119,7 +119,7 @@ def test_a_missing_column_is_said_once_and_its_return_too() -> None:
 
 
 def test_an_unexpected_and_a_malformed_column_are_said_once() -> None:
-    monitor = Monitor(REFERENCE)
+    monitor = DriftDetector(REFERENCE)
     odd = rows(1_000, np.random.default_rng(8)) | {"new": np.zeros(1_000), "n": np.zeros(3)}
     readings = monitor.update(odd)
     assert {reading.subject: reading.kind.value for reading in readings} == {
@@ -135,14 +135,14 @@ def test_a_prediction_is_watched_by_itself_and_surprises_nobody() -> None:
     reference = build_reference(
         {"x": rng.normal(size=9_000), "score": rng.random(9_000)}, prediction="score"
     )
-    features = Monitor(reference)
-    predictions = Monitor(reference, kind="prediction_drift")
+    features = DriftDetector(reference)
+    predictions = DriftDetector(reference, kind="prediction_drift")
     drifted = {"x": rng.normal(size=1_000), "score": rng.random(1_000) ** 2}
     assert features.update(drifted) == []
     (reading,) = predictions.update(drifted)
     assert (reading.kind, reading.scope, reading.subject) == ("prediction_drift", "model", "score")
     with pytest.raises(ProfileError, match="no prediction"):
-        Monitor(REFERENCE, kind="prediction_drift")
+        DriftDetector(REFERENCE, kind="prediction_drift")
 
 
 @given(
@@ -154,14 +154,14 @@ def test_a_restart_changes_nothing(seed: int, cut: int, shifts: list[float]) -> 
     rng = np.random.default_rng(seed)
     batches = [rows(500, rng, shift) for shift in shifts]
     batches[5].pop("n")
-    one = Monitor(REFERENCE, version="v7", false_alarms_per_month=2.0)
+    one = DriftDetector(REFERENCE, version="v7", false_alarms_per_month=2.0)
     expected = [reading for batch in batches for reading in one.update(batch)]
-    other = Monitor(REFERENCE, version="v7", false_alarms_per_month=2.0)
+    other = DriftDetector(REFERENCE, version="v7", false_alarms_per_month=2.0)
     found = [reading for batch in batches[:cut] for reading in other.update(batch)]
     saved = io.BytesIO()
     np.savez(saved, **other.state())
     saved.seek(0)
-    other = Monitor.restore(Reference.from_bytes(REFERENCE.to_bytes()), np.load(saved))
+    other = DriftDetector.restore(Reference.from_bytes(REFERENCE.to_bytes()), np.load(saved))
     found += [reading for batch in batches[cut:] for reading in other.update(batch)]
     assert found == expected
     assert other.effects() == one.effects()
@@ -170,13 +170,13 @@ def test_a_restart_changes_nothing(seed: int, cut: int, shifts: list[float]) -> 
 
 
 def test_state_of_another_reference_or_damaged_is_refused() -> None:
-    state = Monitor(REFERENCE).state()
+    state = DriftDetector(REFERENCE).state()
     with pytest.raises(ProfileError, match="of reference"):
-        Monitor.restore(build_reference({"x": np.arange(9.0)}), state)
+        DriftDetector.restore(build_reference({"x": np.arange(9.0)}), state)
     with pytest.raises(ProfileError, match="malformed"):
-        Monitor.restore(REFERENCE, {**state, "wealth": np.zeros(3)})
+        DriftDetector.restore(REFERENCE, {**state, "wealth": np.zeros(3)})
     with pytest.raises(ProfileError, match="malformed"):
-        Monitor.restore(REFERENCE, {"options": state["options"]})
+        DriftDetector.restore(REFERENCE, {"options": state["options"]})
 
 
 @given(
@@ -188,18 +188,18 @@ def test_state_of_another_reference_or_damaged_is_refused() -> None:
 def test_no_content_raises_and_no_clock_jump_buys_evidence(ticks: float, values: list[Any]) -> None:
     column = np.empty(len(values), dtype=object)
     column[:] = values
-    monitor = Monitor(REFERENCE)
+    monitor = DriftDetector(REFERENCE)
     for _ in range(3):
         monitor.update(dict.fromkeys(("x", "n", "flag", "city"), column), ticks=ticks)
     assert all(np.isfinite(value) for value in monitor.evidence().values())
-    usual = Monitor(REFERENCE)
+    usual = DriftDetector(REFERENCE)
     usual.update(rows(100, np.random.default_rng(0)), ticks=1e9)
     assert max(usual.evidence().values()) <= 1.5
 
 
 def test_constant_and_empty_reference_columns_are_ordinary() -> None:
     none = np.full(5_000, None, dtype=object)
-    monitor = Monitor(build_reference({"constant": np.full(5_000, 3.0), "empty": none}))
+    monitor = DriftDetector(build_reference({"constant": np.full(5_000, 3.0), "empty": none}))
     assert monitor.update({"constant": np.full(1_000, 3.0), "empty": none[:1_000]}) == []
     alive = {"constant": RNG.normal(size=1_000), "empty": RNG.normal(size=1_000)}
     assert sorted(said(monitor, alive)) == [("constant", "drift"), ("empty", "drift")]
@@ -210,7 +210,7 @@ def test_identifiers_that_are_always_new_do_not_drift() -> None:
         return {"id": np.array([f"u{start + i}" for i in range(n)], dtype=object)}
 
     for size in (800, 20_000):  # fewer and more than the table of categories holds
-        monitor = Monitor(build_reference(ids(0, size)))
+        monitor = DriftDetector(build_reference(ids(0, size)))
         assert [said(monitor, ids(10**6 + 500 * t, 500)) for t in range(20)] == [[]] * 20
 
 
@@ -220,7 +220,7 @@ def test_five_thousand_columns_work_within_the_state_promised() -> None:
     rng = np.random.default_rng(10)
     names = [f"f{i}" for i in range(5_000)]
     reference = build_reference(dict(zip(names, rng.normal(size=(5_000, 600)), strict=True)))
-    monitor = Monitor(reference)
+    monitor = DriftDetector(reference)
     assert monitor.update(dict(zip(names, rng.normal(size=(5_000, 200)), strict=True))) == []
     shifted = rng.normal(size=(5_000, 200))
     shifted[77] += 2
@@ -230,7 +230,7 @@ def test_five_thousand_columns_work_within_the_state_promised() -> None:
 
 
 def test_counts_are_exported_in_eight_fixed_bins_and_match_the_reference() -> None:
-    monitor = Monitor(REFERENCE)
+    monitor = DriftDetector(REFERENCE)
     monitor.update(rows(10_000, np.random.default_rng(11)))
     shares = monitor.export_reference()
     for name, counts in monitor.export_bins().items():
@@ -242,7 +242,7 @@ def test_counts_are_exported_in_eight_fixed_bins_and_match_the_reference() -> No
 
 
 def test_what_a_page_shows_adds_up() -> None:
-    monitor = Monitor(REFERENCE)
+    monitor = DriftDetector(REFERENCE)
     monitor.update(rows(2_000, np.random.default_rng(12)))
     for shown in monitor.distributions().values():
         assert len(shown["labels"]) == len(shown["reference"]) == len(shown["current"])
@@ -257,7 +257,7 @@ def test_what_a_page_shows_adds_up() -> None:
 
 def test_reset_forgets_latches_and_keeps_counters() -> None:
     rng = np.random.default_rng(13)
-    monitor = Monitor(REFERENCE)
+    monitor = DriftDetector(REFERENCE)
     monitor.update(rows(1_000, rng, shift=2.0))
     monitor.reset()
     assert monitor.states()["x"] is State.OK
@@ -271,4 +271,4 @@ def test_reset_forgets_latches_and_keeps_counters() -> None:
 )
 def test_senseless_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
-        Monitor(REFERENCE, **options)
+        DriftDetector(REFERENCE, **options)

@@ -21,8 +21,8 @@ from detectors.calibration import detectable_shift
 from detectors.columns import as_table
 from detectors.distances import ks, ks_corrected, psi_corrected, shares
 from detectors.evidence import EXPORTED_SCORES, FLOOR_TICKS, Evidence, effective_rows
-from detectors.explain import Moment, Narrator
-from detectors.reading import Effect, Kind, Reading, State
+from detectors.explain import Narrator
+from detectors.reading import Effect, Kind, Moment, Reading, State
 from detectors.reference import ProfileError, Reference
 from detectors.schema_watch import SchemaWatch
 from detectors.windows import WINDOW_ROWS, Ring
@@ -38,7 +38,7 @@ _OK, _WARNING, _DRIFT = 0, 1, 2
 _STATES: Final = (State.OK, State.WARNING, State.DRIFT)
 
 
-class Monitor:
+class DriftDetector:
     """Watches the features of a reference, or its prediction (`kind="prediction_drift"`).
 
     `false_alarms_per_month` is the budget over all features together, a month being
@@ -48,7 +48,7 @@ class Monitor:
     >>> import numpy as np
     >>> from detectors import build_reference
     >>> rng = np.random.default_rng(7)
-    >>> monitor = Monitor(build_reference({"age": rng.normal(40, 9, 20_000)}))
+    >>> monitor = DriftDetector(build_reference({"age": rng.normal(40, 9, 20_000)}))
     >>> monitor.update({"age": rng.normal(40, 9, 1_000)})
     []
     >>> [reading] = monitor.update({"age": rng.normal(49, 9, 1_000)})
@@ -277,7 +277,7 @@ class Monitor:
         return state
 
     @classmethod
-    def restore(cls, reference: Reference, state: Mapping[str, Any]) -> "Monitor":
+    def restore(cls, reference: Reference, state: Mapping[str, Any]) -> "DriftDetector":
         """Go on where `state` was taken. Raises ProfileError if it was of another reference."""
         try:
             options = json.loads(str(state["options"]))
