@@ -13,13 +13,16 @@ CODE := agent detectors retrain exporters tests \
     $(sort $(patsubst %/,%,$(dir $(wildcard benchmarks/*.py examples/*.py))))
 # One environment per real model server: tests/servers/NAME.txt becomes .venv-servers/NAME.
 SERVERS := $(patsubst tests/servers/%.txt,.venv-servers/%/.installed,$(wildcard tests/servers/*.txt))
+# One environment per peer of the benchmarks of detection: benchmarks/peers/NAME.txt likewise.
+PEERS := $(patsubst benchmarks/peers/%.txt,.venv-peers/%/.installed,$(wildcard benchmarks/peers/*.txt))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup fmt lint type check test deep bench demo lock system servers clean
+.PHONY: help setup fmt lint type check test deep bench bench-detection demo lock system servers \
+    peers clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make .venv from the lock file; quick when nothing changed
 
@@ -79,6 +82,16 @@ servers: $(SERVERS) ## environments of the real model servers
 	    $(@D)/bin/python $(COMPILE) $(@D)/lib >/dev/null 2>&1; touch $@; \
 	else rm -rf $(@D); test -z "$$CI"; fi
 
+peers: $(PEERS) ## environments of the libraries that detection is measured against
+
+# A peer that cannot be installed fails its benchmark: a table without it would say nothing.
+.venv-peers/%/.installed: benchmarks/peers/%.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP_INSTALL) -r $< || { rm -rf $(@D); exit 1; }
+	@$(@D)/bin/python $(COMPILE) $(@D)/lib >/dev/null 2>&1 || true
+	@touch $@
+
 clean: ## remove what make and the tools left here
-	rm -rf $(VENV) .venv-servers build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \
-	    .import_linter_cache
+	rm -rf $(VENV) .venv-servers .venv-peers build dist .mypy_cache .pytest_cache .ruff_cache \
+	    .hypothesis .import_linter_cache
