@@ -16,9 +16,11 @@ from agent.batch import Batch
 from agent.labels import Joined
 from agent.schema import Column
 from detectors import DriftDetector, Reading, Reference, build_reference
+from detectors.columns import as_table
 from detectors.concept import ConceptChange, ErrorRateDetector
 from detectors.quality import Estimate, Quality, class_name
-from detectors.reading import Effect, Kind, Scope, State, Window
+from detectors.reading import Change, Effect, Kind, Moment, Scope, State, Window
+from detectors.schema_watch import SchemaChange, SchemaWatch
 
 # What the prediction is called among the columns of a reference that is learnt from traffic.
 PREDICTION = "prediction"
@@ -76,6 +78,9 @@ class VersionWatch:
         effect = dict(settings.effect or {"psi": 0.1, "ks": 0.1})
         self._effect = effect
         self.data = self._monitor(reference, settings.data_share, "data_drift")
+        known = {*reference.feature_names}
+        known |= {reference.prediction.name} if reference.prediction is not None else set()
+        self._schema = SchemaWatch(expected=reference.feature_names, known=frozenset(known))
         self.prediction: DriftDetector | None = None
         if reference.prediction is not None:
             self.prediction = self._monitor(
@@ -121,8 +126,18 @@ class VersionWatch:
         columns = {
             name: column if whole else column[rows] for name, column in features(batch).items()
         }
+        start = self.data.rows
         self.rows += int(rows.sum())
-        readings = self.data.update(columns, ticks=ticks, at=batch.closed_at)
+        table = as_table(columns)
+        changes = self._schema.update(table)
+        readings = self.data.update(table, ticks=ticks, at=batch.closed_at)
+        moment = Moment(
+            row=start + table.rows,
+            at=batch.closed_at,
+            reference=self.reference.digest,
+            version=self.version,
+        )
+        readings = [moment.reading(_schema_change(c, table.rows)) for c in changes] + readings
         if self.prediction is not None and batch.prediction is not None:
             said = batch.prediction if whole else batch.prediction[rows]
             named = {self.prediction.names[0]: said}
@@ -262,6 +277,7 @@ class VersionWatch:
             "data": self.data.state(),
             "prediction": None if self.prediction is None else self.prediction.state(),
             "rows": self.rows,
+            "schema": self._schema.state(),
             "labels": self.label_state(),
         }
 
@@ -288,6 +304,7 @@ class VersionWatch:
         if state["prediction"] is not None and self.prediction is not None:
             self.prediction = _restored(self.prediction, state["prediction"])
         self.rows = int(state["rows"])
+        self._schema.restore(state["schema"])
         self.restore_labels(state["labels"])
 
     def restore_labels(self, state: Mapping[str, Any]) -> None:
@@ -302,6 +319,20 @@ class VersionWatch:
             self.residual = _restored(monitor, state["residual"]["state"])
         self._residuals = [float(value) for value in state["residuals"]]
         self.labelled_rows = int(state["labelled_rows"])
+
+
+def _schema_change(change: SchemaChange, rows: int) -> Change:
+    return Change(
+        kind=Kind.DATA_QUALITY,
+        scope=Scope.FEATURE,
+        subject=change.subject,
+        detector="schema",
+        state=change.state,
+        statistic=0.0 if change.state is State.OK else 1.0,
+        threshold=1.0,
+        rows=rows,
+        explain=change.explain,
+    )
 
 
 def _restored(made: DriftDetector, state: Mapping[str, Any]) -> DriftDetector:

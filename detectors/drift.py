@@ -9,7 +9,7 @@ same state and the same readings; a restart with `restore` changes nothing.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from detectors import export
 from detectors.binning import WIDTH, Binner
 from detectors.calibration import detectable_shift
-from detectors.columns import as_table
+from detectors.columns import Table, as_table
 from detectors.distances import ks, ks_corrected, psi_corrected, shares
 from detectors.evidence import EXPORTED_SCORES, FLOOR_TICKS, Evidence, effective_rows
 from detectors.explain import Narrator
-from detectors.reading import Effect, Kind, Moment, Reading, State
-from detectors.reference import ProfileError, Reference
-from detectors.schema_watch import SchemaWatch
+from detectors.reading import Effect, Kind, Moment, Reading, Scope, State
+from detectors.reference import FeatureProfile, ProfileError, Reference
 from detectors.windows import WINDOW_ROWS, Ring
 
 STATE_FORMAT: Final = 1
@@ -65,13 +64,13 @@ class DriftDetector:
         effect: Mapping[str, float] | None = None,
         version: str = "",
         kind: str = "data_drift",
+        scope: str | None = None,
+        profiles: Sequence[FeatureProfile] | None = None,
     ) -> None:
         self.kind = Kind(kind)
-        profiles = reference.features
-        if self.kind is Kind.PREDICTION_DRIFT:
-            if reference.prediction is None:
-                raise ProfileError("reference: has no prediction column to watch")
-            profiles = (reference.prediction,)
+        model = self.kind in (Kind.PREDICTION_DRIFT, Kind.LABEL_DRIFT)
+        self.scope = Scope(scope) if scope is not None else Scope.MODEL if model else Scope.FEATURE
+        profiles = _watched(reference, self.kind) if profiles is None else tuple(profiles)
         if not profiles:
             raise ProfileError("reference: has no features to watch")
         if not (0 < false_alarms_per_month < math.inf and 0 < ticks_per_month < math.inf):
@@ -94,11 +93,9 @@ class DriftDetector:
         self._limits = export.limits(profiles)
         self._binner = Binner([(profile.name, profile.bins) for profile in profiles])
         self._evidence = Evidence(profiles)
-        known = {*reference.feature_names}
-        if reference.prediction is not None:
-            known.add(reference.prediction.name)
-        self._narrator = Narrator(kind=self.kind, reference=reference.digest, version=version)
-        self._schema = SchemaWatch(expected=self.names, known=frozenset(known))
+        self._narrator = Narrator(
+            kind=self.kind, scope=self.scope, reference=reference.digest, version=version
+        )
         self._rings = [Ring(d, rows) for rows in WINDOW_ROWS]
         self._total = np.zeros((d, WIDTH), dtype=np.int64)
         self._since = np.zeros((d, WIDTH), dtype=np.int64)  # since the evidence left its floor
@@ -111,26 +108,29 @@ class DriftDetector:
         self._down = np.zeros((d, len(EXPORTED_SCORES)))
         self.rows = 0
 
-    def update(self, columns: Any, *, ticks: float = 1.0, at: float | None = None) -> list[Reading]:
+    def update(
+        self,
+        columns: Any,
+        *,
+        ticks: float = 1.0,
+        at: float | None = None,
+        times: NDArray[np.float64] | None = None,
+    ) -> list[Reading]:
         """Take one tick's rows and give the changes of state, none if nothing changed.
 
         `ticks` is the tick's length in ticks (its share of the budget), at most 1 whatever is
-        said; `at` the time in Unix seconds that readings carry. Columns that are absent, new or
-        malformed give one `data_quality` reading each, when that begins and when it ends; they
+        said; `at` the time in Unix seconds that readings carry; `times` that of each row, for
+        features binned by their phase. Columns that are absent or malformed count nothing; they
         never raise. Zero rows change nothing. Raises TypeError if `columns` is no mapping or table.
         """
-        table = as_table(columns)
+        table = columns if isinstance(columns, Table) else as_table(columns)
         if not table.rows:
             return []
-        moment = Moment(row=self.rows + table.rows, at=at)
-        readings = [
-            self._narrator.schema(
-                change.subject, change.state, moment, start=self.rows, explain=change.explain
-            )
-            for change in self._schema.update(table)
-        ]
-        counts = self._binner.count(table.columns, table.rows)
-        return readings + self.observe(counts, rows=table.rows, ticks=ticks, at=at)
+        if times is None:
+            counts = self._binner.count(table.columns, table.rows)
+        else:
+            counts = self._binner.count(table.columns, table.rows, times)
+        return self.observe(counts, rows=table.rows, ticks=ticks, at=at)
 
     def observe(
         self,
@@ -266,8 +266,8 @@ class DriftDetector:
             "effect": self.effect,
             "version": self.version,
             "kind": self.kind.value,
+            "scope": self.scope.value,
             "rows": self.rows,
-            "schema": self._schema.state(),
         }
         state: dict[str, Any] = {"options": np.array(json.dumps(options))}
         state |= {name: getattr(self, f"_{name}").copy() for name in _ARRAYS}
@@ -277,8 +277,17 @@ class DriftDetector:
         return state
 
     @classmethod
-    def restore(cls, reference: Reference, state: Mapping[str, Any]) -> "DriftDetector":
-        """Go on where `state` was taken. Raises ProfileError if it was of another reference."""
+    def restore(
+        cls,
+        reference: Reference,
+        state: Mapping[str, Any],
+        *,
+        profiles: Sequence[FeatureProfile] | None = None,
+    ) -> "DriftDetector":
+        """Go on where `state` was taken; `profiles` must be those it watched, if it was given any.
+
+        Raises ProfileError if it was of another reference.
+        """
         try:
             options = json.loads(str(state["options"]))
             if options["format"] != STATE_FORMAT:
@@ -289,8 +298,8 @@ class DriftDetector:
                 raise ProfileError(
                     f"monitor state: of reference {options['reference'][:8]}, not {reference.hash8}"
                 )
-            asked = ("false_alarms_per_month", "ticks_per_month", "effect", "version", "kind")
-            monitor = cls(reference, **{name: options[name] for name in asked})
+            asked = {name: options[name] for name in _OPTIONS}
+            monitor = cls(reference, profiles=profiles, **asked)
             monitor._take(options, state)
         except ProfileError:
             raise
@@ -300,7 +309,6 @@ class DriftDetector:
 
     def _take(self, options: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         self.rows = int(options["rows"])
-        self._schema.restore(options["schema"])
         for name in _ARRAYS:
             held: NDArray[Any] = getattr(self, f"_{name}")
             given = np.array(state[name], dtype=held.dtype)
@@ -379,6 +387,22 @@ class DriftDetector:
         )
 
 
+def _watched(reference: Reference, kind: Kind) -> tuple[FeatureProfile, ...]:
+    if kind is not Kind.PREDICTION_DRIFT:
+        return reference.features
+    if reference.prediction is None:
+        raise ProfileError("reference: has no prediction column to watch")
+    return (reference.prediction,)
+
+
+_OPTIONS: Final = (
+    "false_alarms_per_month",
+    "ticks_per_month",
+    "effect",
+    "version",
+    "kind",
+    "scope",
+)
 _ARRAYS: Final = (
     "total",
     "since",

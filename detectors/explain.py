@@ -16,6 +16,7 @@ class Narrator:
     """Puts readings together; knows what is the same in all readings of one monitor."""
 
     kind: Kind
+    scope: Scope
     reference: str
     version: str
 
@@ -36,7 +37,7 @@ class Narrator:
             at=moment.at,
             row=moment.row,
             kind=self.kind,
-            scope=Scope.MODEL if self.kind is Kind.PREDICTION_DRIFT else Scope.FEATURE,
+            scope=self.scope,
             subject=profile.name,
             detector="e_detector",
             state=state,
@@ -65,7 +66,7 @@ class Narrator:
             at=moment.at,
             row=moment.row,
             kind=self.kind,
-            scope=Scope.MODEL if self.kind is Kind.PREDICTION_DRIFT else Scope.FEATURE,
+            scope=self.scope,
             subject=profile.name,
             detector="e_detector",
             state=State.OK,
@@ -78,28 +79,6 @@ class Narrator:
             version=self.version,
             explain=f"{shown(profile.name)} is back at its reference; "
             f"PSI {psi:.2f} over the last {rows:,} rows",
-        )
-
-    def schema(
-        self, subject: str, state: State, moment: Moment, *, start: int, explain: str
-    ) -> Reading:
-        """Say that a column is missing, unexpected, malformed, or back."""
-        return Reading(
-            at=moment.at,
-            row=moment.row,
-            kind=Kind.DATA_QUALITY,
-            scope=Scope.FEATURE,
-            subject=subject,
-            detector="schema",
-            state=state,
-            statistic=0.0 if state is State.OK else 1.0,
-            threshold=1.0,
-            evidence=None,
-            effect=None,
-            window=Window(rows=moment.row - start, start=start, end=moment.row),
-            reference=self.reference,
-            version=self.version,
-            explain=explain,
         )
 
 

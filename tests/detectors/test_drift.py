@@ -107,27 +107,30 @@ def test_before_any_row_there_is_insufficient_data() -> None:
     assert set(monitor.states().values()) == {State.OK}
 
 
-def test_a_missing_column_is_said_once_and_its_return_too() -> None:
+def test_a_column_that_is_absent_malformed_or_new_counts_nothing_and_stops_no_other() -> None:
     rng = np.random.default_rng(7)
     monitor = DriftDetector(REFERENCE)
-    without = rows(1_000, rng)
-    del without["x"]
-    assert said(monitor, without) == [("x", "warning")]
-    assert said(monitor, without) == []
-    assert said(monitor, rows(1_000, rng)) == [("x", "ok")]
-    assert monitor.states()["n"] is State.OK
+    odd = rows(1_000, rng, shift=2.0) | {"new": np.zeros(1_000), "n": np.zeros(3)}
+    del odd["flag"]
+    assert said(monitor, odd) == [("x", "drift")]
+    seen = {name: int(counts.sum()) for name, counts in monitor.bin_counts().items()}
+    assert seen == {"x": 1_000, "n": 0, "flag": 0, "city": 1_000}
+    assert monitor.states()["flag"] is State.INSUFFICIENT_DATA
+    assert said(monitor, rows(1_000, rng, shift=2.0)) == []
+    assert monitor.states()["flag"] is State.OK
 
 
-def test_an_unexpected_and_a_malformed_column_are_said_once() -> None:
-    monitor = DriftDetector(REFERENCE)
-    odd = rows(1_000, np.random.default_rng(8)) | {"new": np.zeros(1_000), "n": np.zeros(3)}
-    readings = monitor.update(odd)
-    assert {reading.subject: reading.kind.value for reading in readings} == {
-        "n": "data_quality",
-        "new": "data_quality",
-    }
-    assert "has 3 rows, not 1000" in readings[0].explain
-    assert monitor.update(odd) == []
+def test_it_watches_the_profiles_and_speaks_in_the_scope_that_it_is_given() -> None:
+    rng = np.random.default_rng(8)
+    projections = build_reference({"pc1": rng.normal(size=9_000)}).features
+    monitor = DriftDetector(REFERENCE, profiles=projections, scope="multivariate")
+    (reading,) = monitor.update({"pc1": rng.normal(1, 1, 1_000), "x": rng.normal(9, 1, 1_000)})
+    assert (reading.scope, reading.subject, reading.kind) == ("multivariate", "pc1", "data_drift")
+    again = DriftDetector.restore(REFERENCE, monitor.state(), profiles=projections)
+    assert again.states() == {"pc1": State.DRIFT}
+    assert again.scope is monitor.scope
+    with pytest.raises(ProfileError, match="malformed"):
+        DriftDetector.restore(REFERENCE, monitor.state())
 
 
 def test_a_prediction_is_watched_by_itself_and_surprises_nobody() -> None:
