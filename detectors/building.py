@@ -28,7 +28,7 @@ from detectors.binning import (
     numeric_counts,
     widened,
 )
-from detectors.calibration import TOLERANCE, block_scores, calibrate
+from detectors.calibration import TOLERANCE, block_scores, calibrate, significant
 from detectors.columns import (
     Column,
     Table,
@@ -219,7 +219,10 @@ class ReferenceBuilder:
             else:
                 profile = self._numeric(name, seen, totals[row])
             profiles[name] = replace(
-                profile, phi=phi, tolerance=tolerance, sensitive=name in self._sensitive
+                profile,
+                phi=significant(phi),
+                tolerance=significant(tolerance),
+                sensitive=name in self._sensitive,
             )
         prediction = profiles.pop(self._prediction, None) if self._prediction else None
         baseline = LabelledBaseline(rows=self._labelled, errors=self._errors)

@@ -73,6 +73,15 @@ def detectable_shift(tolerance: float, phi: float, rows: float) -> float:
     return tolerance + REFERENCE_ERRORS * float(np.sqrt(phi / max(rows, 1.0)))
 
 
+def significant(value: float) -> float:
+    """Give four significant digits of a figure that came out of a matrix product.
+
+    Processors differ in the last bits of such products: with them the digest of a reference would
+    depend on where it was made.
+    """
+    return float(f"{value:.4g}")
+
+
 def block_scores(cosines: Floats, p: Floats, singles: Sequence[int]) -> Floats:
     """Give the scores to calibrate on, [h, bins]: the cosines, and standardised indicators of
     single bins.

@@ -18,7 +18,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, time
 from typing import Any, Final
 
@@ -29,17 +29,24 @@ Column = NDArray[Any]
 
 _DAY_S: Final = 86_400
 _KEY_CHARACTERS_MAX: Final = 256
+_WIDTH_MAX: Final = 65_536
+_VECTORS_LOOKED_AT: Final = 20
 _MISSING_TYPES: Final = frozenset({"NAType", "NaTType", "NoneType", "MaskedConstant"})
 _TRUTH: Final = {"true": 1.0, "false": 0.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Columns of equal length, what was wrong with the others, and the number of rows."""
+    """Columns of equal length, what was wrong with the others, and the number of rows.
+
+    `vectors` are the columns that hold a vector of numbers per row, [rows, width] float32, NaN
+    where a row had none or one of another width. Nothing bins them: features are derived from them.
+    """
 
     columns: dict[str, Column]
     malformed: dict[str, str]
     rows: int
+    vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def as_table(columns: Any) -> Table:
@@ -47,10 +54,11 @@ def as_table(columns: Any) -> Table:
     raise for a column.
 
     Rows are the length most columns have (the longer one where tied). A column of another length or
-    shape is left out and named in `malformed`. Raises TypeError if `columns` is no mapping and no
-    table at all.
+    shape is left out and named in `malformed`; one of vectors (two-dimensional, or lists of
+    numbers) stands in `vectors`. Raises TypeError if `columns` is no mapping and no table at all.
     """
     arrays: dict[str, Column] = {}
+    vectors: dict[str, NDArray[np.float32]] = {}
     malformed: dict[str, str] = {}
     for name, values in _items(columns):
         try:
@@ -60,15 +68,70 @@ def as_table(columns: Any) -> Table:
         ) as error:  # whatever a foreign column type raises is a fact about that column only
             malformed[name] = f"cannot be read as an array ({type(error).__name__})"
             continue
-        if array.ndim == 1:
+        vector = as_vectors(array)
+        if vector is not None:
+            vectors[name] = vector
+        elif array.ndim == 1:
             arrays[name] = array
         else:
             malformed[name] = f"has {array.ndim} dimensions, not 1"
-    lengths = Counter(len(array) for array in arrays.values())
+    lengths = Counter(len(array) for array in (*arrays.values(), *vectors.values()))
     rows = max(lengths, key=lambda length: (lengths[length], length), default=0)
-    for name in [name for name, array in arrays.items() if len(array) != rows]:
-        malformed[name] = f"has {len(arrays.pop(name))} rows, not {rows}"
-    return Table(columns=arrays, malformed=malformed, rows=rows)
+    held: dict[str, Any]
+    for held in (arrays, vectors):
+        for name in [name for name, array in held.items() if len(array) != rows]:
+            malformed[name] = f"has {len(held.pop(name))} rows, not {rows}"
+    return Table(columns=arrays, malformed=malformed, rows=rows, vectors=vectors)
+
+
+def as_vectors(array: Column) -> NDArray[np.float32] | None:
+    """Give a column of vectors as [rows, width] float32; None if it is no such column.
+
+    A two-dimensional array of numbers is one; so is an object column of lists or arrays, most of
+    the first of them of numbers. The width is that of most rows, at most 65,536.
+    """
+    if array.ndim == 2:
+        fits = array.dtype.kind in "fiub" and 0 < array.shape[1] <= _WIDTH_MAX
+        with np.errstate(over="ignore"):
+            return array.astype(np.float32) if fits else None
+    if array.dtype != object or not _begins_with_vectors(array):
+        return None
+    rows = [_vector(value) for value in array.tolist()]
+    widths = Counter(len(row) for row in rows if row is not None)
+    width = max(widths, key=lambda wide: (widths[wide], wide), default=0)
+    if not 0 < width <= _WIDTH_MAX:
+        return None
+    stacked = np.full((len(rows), width), np.nan, dtype=np.float32)
+    for place, row in enumerate(rows):
+        if row is not None and len(row) == width:
+            stacked[place] = row
+    return stacked
+
+
+def _begins_with_vectors(array: Column) -> bool:
+    votes: list[bool] = []
+    for value in array:
+        if isinstance(value, list | tuple | np.ndarray):
+            votes.append(_vector(value) is not None)
+        elif type(value).__name__ not in _MISSING_TYPES:
+            return False
+        if len(votes) == _VECTORS_LOOKED_AT:
+            break
+    return 2 * sum(votes) > len(votes)
+
+
+def _vector(value: Any) -> NDArray[np.float32] | None:
+    if not isinstance(value, list | tuple | np.ndarray):
+        return None
+    try:
+        row = np.asarray(value)
+        if row.ndim != 1 or not len(row) or row.dtype.kind not in "fiubO":
+            return None
+        with np.errstate(over="ignore"):
+            plain: NDArray[np.float32] = row.astype(np.float32)
+    except Exception:  # ragged, or of things that are no numbers
+        return None
+    return plain
 
 
 def numbers(column: Column) -> Column:

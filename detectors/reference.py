@@ -3,154 +3,106 @@ file.
 
 The digest is over the content and nothing else: counts with different digests never merge, and
 evidence kept under one digest means nothing under another. Accepting a learnt reference changes
-what people think of it, not what it says, so `accepted` stands outside the digest.
+what people think of it, not what it says, and so does signing it: `accepted` and `signature` stand
+outside the digest.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.binning import BINS, MISSING, OUTSIDE, WIDTH, Bins, CategoryBins, NumericBins
-from detectors.sketch import Points
+from detectors.bins import WIDTH
+from detectors.columns import Column, Table
+from detectors.feature_profile import (
+    NAME_CHARACTERS_MAX,
+    NAMED_ROWS_MIN,
+    FeatureKind,
+    FeatureProfile,
+    Keys,
+    ProfileError,
+    ValueType,
+)
+from detectors.feature_tree import feature_from, feature_tree
 
-FORMAT: Final = 1
-NAME_CHARACTERS_MAX: Final = 64
-NAMED_ROWS_MIN: Final = 20
+__all__ = [
+    "FORMAT", "KEY_BYTES_MIN", "NAMED_ROWS_MIN", "NAME_CHARACTERS_MAX", "SEGMENTS_MAX",
+    "SEGMENT_OTHER", "FeatureKind", "FeatureProfile", "Keys", "LabelledBaseline", "ProfileError",
+    "Reference", "Segments", "Task", "ValueType",
+]  # fmt: skip
 
-FeatureKind = Literal["numeric", "categorical", "boolean"]
+FORMAT: Final = 2
+SEGMENTS_MAX: Final = 20
+SEGMENT_OTHER: Final = "other"
+KEY_BYTES_MIN: Final = 16
+
 Task = Literal["classification", "regression"]
-
-
-class ProfileError(ValueError):
-    """A reference profile that cannot be read, merged or used; the message names what is wrong with
-    it.
-    """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keys:
-    """Counts of category keys by hash, with the names of those seen often enough to be shown."""
-
-    counts: Mapping[str, int]
-    names: Mapping[str, str]
-    exact: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureProfile:
-    """One feature of the reference.
-
-    `counts` are the reference rows in each of the 18 bins (see `binning`); the count of unseen
-    categories is the Good-Turing estimate, the number of categories seen once. `phi` is the design
-    effect of autocorrelation (rows per independent row), `tolerance` the wander declared
-    irrelevant, in units of a standardised score. `counts_exact` is false where counts come from a
-    merged sketch. `minimum`, `maximum`, `median` are NaN for a feature without numbers.
-    """
-
-    name: str
-    kind: FeatureKind
-    bins: Bins
-    counts: tuple[float, ...]
-    counts_exact: bool
-    minimum: float
-    maximum: float
-    median: float
-    phi: float
-    tolerance: float
-    points: Points | None
-    keys: Keys | None
-    sensitive: bool = False
-
-    @property
-    def rows(self) -> float:
-        """Rows the counts stand for, missing ones included."""
-        return math.fsum(self.counts)
-
-    @property
-    def ordered(self) -> bool:
-        """Whether the value bins have an order."""
-        return self.kind != "categorical"
-
-    def live(self) -> NDArray[np.bool_]:
-        """Say which of the 18 bins a row can fall into."""
-        mask = np.zeros(WIDTH, dtype=bool)
-        mask[[MISSING, OUTSIDE]] = True
-        if isinstance(self.bins, NumericBins):
-            mask[: len(self.bins.edges) + 1] = True
-        else:
-            mask[: len(self.bins.top)] = True
-            mask[BINS - 1] = self.bins.open or bool(self.bins.others)
-            mask[OUTSIDE] = not self.bins.open
-        return mask
-
-    def probabilities(self) -> NDArray[np.float64]:
-        """Give (count + .5) / (rows + .5 bins) for each live bin, 0 for the others; the 18 values
-        sum to one.
-        """
-        live = self.live()
-        weights: NDArray[np.float64] = np.where(live, np.array(self.counts) + 0.5, 0.0)
-        shares: NDArray[np.float64] = weights / weights.sum()
-        return shares
-
-    def limits(self) -> tuple[float, ...]:
-        """Give the outer limits and edges of the ordered bins: minimum, edges, maximum (empty
-        without an order).
-        """
-        if not isinstance(self.bins, NumericBins) or not math.isfinite(self.minimum):
-            return ()
-        return (self.minimum, *self.bins.edges, max(self.maximum, *self.bins.edges, self.minimum))
-
-    def labels(self) -> tuple[str, ...]:
-        """Name the 18 bins for people. Rare categories and those of sensitive features are
-        numbered, not named.
-        """
-        names = [""] * BINS + ["missing", "outside"]
-        if isinstance(self.bins, NumericBins):
-            limits = self.limits()
-            for b in range(len(limits) - 1):
-                names[b] = f"{limits[b]:.6g}..{limits[b + 1]:.6g}"
-            if self.kind == "boolean" and len(self.bins.edges) == 1:
-                names[:2] = ["false", "true"]
-        else:
-            shown = self.keys.names if self.keys is not None and not self.sensitive else {}
-            for b, digest in enumerate(self.bins.top):
-                names[b] = shown.get(digest, f"category {b + 1}")
-            names[BINS - 1], names[OUTSIDE] = "other", "unseen"
-        return tuple(names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledBaseline:
     """What concept drift is compared with: how many labelled rows, and how many of them the model
     got wrong.
+
+    `estimation` is the table that estimates performance without labels, as JSON values (see
+    `estimation`); None where the rows had no score.
     """
 
     rows: int
     errors: int
+    estimation: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Segments:
+    """Counts of the reference rows by the value of one column.
+
+    `names` are at most 20, the most frequent first, then `other` for all rows of other values, if
+    there were any. `counts` [segments, features, 18] are in the bins of the whole reference; a
+    feature whose bins could not be kept while it was read has none.
+    """
+
+    column: str
+    names: tuple[str, ...]
+    counts: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # no slots: the digest is computed once and kept
 class Reference:
-    """Profiles of all features and of the prediction, as one immutable value."""
+    """Profiles of all features, of what the model said and of what came true, as one value.
+
+    `prediction` is the model's output, `score` its score where the class is the prediction,
+    `label` the distribution of labels. `derivation` says how columns are derived from rows; those
+    that are plain features stand among `features`, the multivariate ones are `projections`.
+    `quality` holds facts of the rows themselves: `duplicate_ratio`, the share of rows that repeat
+    an earlier one of their tick.
+    """
 
     features: tuple[FeatureProfile, ...]
     prediction: FeatureProfile | None = None
+    score: FeatureProfile | None = None
+    label: FeatureProfile | None = None
+    projections: tuple[FeatureProfile, ...] = ()
+    derivation: Mapping[str, Any] | None = None
+    segments: Segments | None = None
     rows: int
     tick_rows: int
     ordered: bool = True
     task: Task | None = None
     baseline: LabelledBaseline | None = None
+    quality: Mapping[str, float] = field(default_factory=dict)
     learnt: bool = False
     accepted: bool = True
+    signature: str | None = None
 
     def __eq__(self, other: object) -> bool:
         """Equal content is equal, NaN included, which field by field would not be."""
@@ -177,17 +129,53 @@ class Reference:
         """The first 8 characters of the digest: the metric label `reference`."""
         return self.digest[:8]
 
+    def segment(self, name: str) -> tuple[FeatureProfile, ...]:
+        """Give the profiles of one segment's rows: features without counts there are left out.
+
+        The bins, and how far a feature wanders by itself, are those of all rows. Raises KeyError
+        for a name that is not in `segments.names`.
+        """
+        if self.segments is None or name not in self.segments.names:
+            raise KeyError(name)
+        counts = self.segments.counts[self.segments.names.index(name)]
+        return tuple(
+            replace(profile, counts=tuple(row), points=None)
+            for profile, row in zip(self.features, counts.astype(float).tolist(), strict=True)
+            if any(row)
+        )
+
+    def derive(self, table: Table) -> dict[str, Column]:
+        """Give the derived columns of some rows; none without a derivation."""
+        return {}
+
     def accept(self) -> Reference:
         """Say that a person has confirmed this reference. Its digest stays the same."""
         return replace(self, accepted=True)
+
+    def sign(self, key: bytes) -> Reference:
+        """Sign the content with a secret key: HMAC-SHA256 (RFC 2104). The digest stays the same.
+
+        Raises ValueError for a key of fewer than 16 bytes.
+        """
+        return replace(self, signature=_signature(self, key))
+
+    def signed_with(self, key: bytes) -> bool:
+        """Say whether the signature was made with this key over this very content.
+
+        Raises ValueError for a key of fewer than 16 bytes.
+        """
+        return hmac.compare_digest(_signature(self, key), self.signature or "")
 
     def to_bytes(self) -> bytes:
         """Write the one file: canonical JSON, floats exact, always the same bytes for the same
         reference.
         """
-        return (
-            _canonical({**_content(self), "accepted": self.accepted, "digest": self.digest}) + b"\n"
-        )
+        outside = {
+            "accepted": self.accepted,
+            "digest": self.digest,
+            "signature": self.signature,
+        }
+        return _canonical({**_content(self), **outside}) + b"\n"
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Reference:
@@ -217,7 +205,18 @@ class Reference:
         return reference
 
 
+def _signature(reference: Reference, key: bytes) -> str:
+    if len(key) < KEY_BYTES_MIN:
+        raise ValueError(f"a key of {len(key)} bytes, at least {KEY_BYTES_MIN} are needed")
+    return hmac.new(key, _canonical(_content(reference)), hashlib.sha256).hexdigest()
+
+
+def _canonical(tree: Any) -> bytes:
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
 def _content(reference: Reference) -> dict[str, Any]:
+    baseline, segments = reference.baseline, reference.segments
     return {
         "kind": "remora-reference",
         "format": FORMAT,
@@ -225,137 +224,79 @@ def _content(reference: Reference) -> dict[str, Any]:
         "tick_rows": reference.tick_rows,
         "ordered": reference.ordered,
         "task": reference.task,
-        "baseline": None if reference.baseline is None else asdict(reference.baseline),
+        "baseline": None
+        if baseline is None
+        else {
+            "rows": baseline.rows,
+            "errors": baseline.errors,
+            "estimation": baseline.estimation,
+        },
+        "quality": dict(reference.quality),
         "learnt": reference.learnt,
-        "features": [_feature_tree(feature) for feature in reference.features],
-        "prediction": None if reference.prediction is None else _feature_tree(reference.prediction),
+        "features": [feature_tree(feature) for feature in reference.features],
+        "projections": [feature_tree(feature) for feature in reference.projections],
+        "derivation": reference.derivation,
+        "segments": None
+        if segments is None
+        else {
+            "column": segments.column,
+            "names": list(segments.names),
+            "counts": segments.counts.tolist(),
+        },
+        **{name: _optional_tree(getattr(reference, name)) for name in _OUTPUTS},
     }
 
 
-def _canonical(tree: Any) -> bytes:
-    return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+_OUTPUTS: Final = ("prediction", "score", "label")
 
 
-def _feature_tree(feature: FeatureProfile) -> dict[str, Any]:
-    bins = feature.bins
-    if isinstance(bins, NumericBins):
-        layout: dict[str, Any] = {"edges": list(bins.edges), "low": bins.low, "high": bins.high}
-        layout |= {"lines": list(bins.lines), "scale": bins.scale, "offset": bins.offset}
-    else:
-        layout = {"top": list(bins.top), "others": sorted(bins.others), "open": bins.open}
-    return {
-        "name": feature.name,
-        "kind": feature.kind,
-        "bins": layout,
-        "counts": list(feature.counts),
-        "counts_exact": feature.counts_exact,
-        "minimum": _none_if_nan(feature.minimum),
-        "maximum": _none_if_nan(feature.maximum),
-        "median": _none_if_nan(feature.median),
-        "phi": feature.phi,
-        "tolerance": feature.tolerance,
-        "points": None
-        if feature.points is None
-        else {
-            "values": feature.points.values,
-            "weights": feature.points.weights,
-            "exact": feature.points.exact,
-        },
-        "keys": None
-        if feature.keys is None
-        else {
-            "counts": dict(feature.keys.counts),
-            "names": dict(feature.keys.names),
-            "exact": feature.keys.exact,
-        },
-        "sensitive": feature.sensitive,
-    }
-
-
-def _none_if_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _nan_if_none(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+def _optional_tree(profile: FeatureProfile | None) -> dict[str, Any] | None:
+    return None if profile is None else feature_tree(profile)
 
 
 def _reference_from(tree: Mapping[str, Any]) -> Reference:
-    baseline, prediction = tree["baseline"], tree["prediction"]
+    baseline = tree["baseline"]
     if tree["task"] not in (None, "classification", "regression"):
         raise ValueError(f"task {tree['task']!r}")
+    quality = {str(name): float(value) for name, value in tree["quality"].items()}
+    if not all(map(math.isfinite, quality.values())):
+        raise ValueError("facts about quality must be finite numbers")
+    features = tuple(feature_from(feature) for feature in tree["features"])
+    outputs = {name: None if tree[name] is None else feature_from(tree[name]) for name in _OUTPUTS}
     return Reference(
-        features=tuple(_feature_from(feature) for feature in tree["features"]),
-        prediction=None if prediction is None else _feature_from(prediction),
+        features=features,
+        prediction=outputs["prediction"],
+        score=outputs["score"],
+        label=outputs["label"],
+        projections=tuple(feature_from(feature) for feature in tree["projections"]),
+        derivation=tree["derivation"],
+        segments=_segments_from(tree["segments"], len(features)),
         rows=int(tree["rows"]),
         tick_rows=int(tree["tick_rows"]),
         ordered=bool(tree["ordered"]),
         task=cast("Task | None", tree["task"]),
         baseline=None
         if baseline is None
-        else LabelledBaseline(rows=int(baseline["rows"]), errors=int(baseline["errors"])),
+        else LabelledBaseline(
+            rows=int(baseline["rows"]),
+            errors=int(baseline["errors"]),
+            estimation=baseline["estimation"],
+        ),
+        quality=quality,
         learnt=bool(tree["learnt"]),
         accepted=bool(tree["accepted"]),
+        signature=None if tree["signature"] is None else str(tree["signature"]),
     )
 
 
-def _feature_from(tree: Mapping[str, Any]) -> FeatureProfile:
-    points, keys = tree["points"], tree["keys"]
-    counts = tuple(float(count) for count in tree["counts"])
-    if tree["kind"] not in ("numeric", "categorical", "boolean"):
-        raise ValueError(f"feature {tree['name']!r}: kind {tree['kind']!r}")
-    if len(counts) != WIDTH or not all(math.isfinite(count) and count >= 0 for count in counts):
-        raise ValueError(f"feature {tree['name']!r}: counts must be {WIDTH} numbers, none negative")
-    return FeatureProfile(
-        name=str(tree["name"]),
-        kind=cast("FeatureKind", tree["kind"]),
-        bins=_bins_from(tree["bins"], categorical=tree["kind"] == "categorical"),
-        counts=counts,
-        counts_exact=bool(tree["counts_exact"]),
-        minimum=_nan_if_none(tree["minimum"]),
-        maximum=_nan_if_none(tree["maximum"]),
-        median=_nan_if_none(tree["median"]),
-        phi=float(tree["phi"]),
-        tolerance=float(tree["tolerance"]),
-        points=None
-        if points is None
-        else Points(
-            values=tuple(float(v) for v in points["values"]),
-            weights=tuple(float(w) for w in points["weights"]),
-            exact=bool(points["exact"]),
-        ),
-        keys=None
-        if keys is None
-        else Keys(
-            counts={str(k): int(v) for k, v in keys["counts"].items()},
-            names={str(k): str(v) for k, v in keys["names"].items()},
-            exact=bool(keys["exact"]),
-        ),
-        sensitive=bool(tree["sensitive"]),
-    )
-
-
-def _bins_from(tree: Mapping[str, Any], *, categorical: bool) -> Bins:
-    if categorical:
-        top = tuple(str(digest) for digest in tree["top"])
-        if len(top) >= BINS:
-            raise ValueError(f"{len(top)} categories with a bin of their own, {BINS - 1} at most")
-        return CategoryBins(
-            top=top, others=frozenset(str(d) for d in tree["others"]), open=bool(tree["open"])
-        )
-    edges = tuple(float(edge) for edge in tree["edges"])
-    lines = tuple(int(line) for line in tree["lines"])
-    if (
-        len(edges) >= BINS
-        or list(edges) != sorted(edges)
-        or (lines and edges and len(lines) != len(edges))
-    ):
-        raise ValueError(f"edges must rise and be at most {BINS - 1}, each with its grid line")
-    return NumericBins(
-        edges=edges,
-        low=float(tree["low"]),
-        high=float(tree["high"]),
-        lines=lines,
-        scale=float(tree["scale"]),
-        offset=float(tree["offset"]),
-    )
+def _segments_from(tree: Mapping[str, Any] | None, features: int) -> Segments | None:
+    if tree is None:
+        return None
+    names = tuple(str(name) for name in tree["names"])
+    counts = np.array(tree["counts"], dtype=np.int64).reshape(-1, features, WIDTH)
+    if len(names) > SEGMENTS_MAX + 1 or len(set(names)) < len(names) or len(counts) != len(names):
+        raise ValueError(f"{len(names)} names of segments for {len(counts)} of them")
+    if (counts < 0).any():
+        raise ValueError("counts of segments must not be negative")
+    counts.setflags(write=False)
+    return Segments(column=str(tree["column"]), names=names, counts=counts)

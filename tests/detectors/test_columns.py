@@ -137,11 +137,32 @@ def test_no_column_raises_and_no_row_is_lost(values: list[Any]) -> None:
 
 
 def test_columns_of_another_length_or_shape_are_left_out_and_named() -> None:
-    table = as_table({"a": [1, 2], "b": [1, 2], "c": [1, 2, 3], "d": np.zeros((2, 2)), "e": 5})
+    table = as_table({"a": [1, 2], "b": [1, 2], "c": [1, 2, 3], "d": np.zeros((2, 2, 2)), "e": 5})
     assert set(table.columns) == {"a", "b"}
     assert table.malformed["c"] == "has 3 rows, not 2"
-    assert table.malformed["d"] == "has 2 dimensions, not 1"
+    assert table.malformed["d"] == "has 3 dimensions, not 1"
     assert "e" in table.malformed
+
+
+def test_vectors_stand_beside_the_columns_and_never_raise() -> None:
+    ragged = [[1.0, 2.0], None, [3.0], (4, 5), ["x"], np.array([6.0, np.inf])]
+    table = as_table({"a": range(6), "matrix": np.ones((6, 3)), "lists": ragged})
+    assert set(table.columns) == {"a"}
+    assert table.vectors["matrix"].shape == (6, 3)
+    lists = table.vectors["lists"]
+    assert np.isnan(lists).all(axis=1).tolist() == [False, True, True, False, True, False]
+    assert lists[3].tolist() == [4, 5]
+
+
+def test_lists_of_words_and_empty_lists_are_categories_still() -> None:
+    table = as_table({"words": objects(["a"], ["b"]), "none": objects([], None)})
+    assert set(table.columns) == {"words", "none"}
+    assert sum(key_counts(table.columns["words"]).values()) == 2
+
+
+def test_vectors_of_another_length_than_the_columns_are_left_out() -> None:
+    table = as_table({"a": [1, 2], "b": [1, 2], "v": np.ones((3, 2))})
+    assert table.malformed == {"v": "has 3 rows, not 2"}
 
 
 def test_tables_of_pandas_and_arrow_are_taken_by_shape_alone() -> None:
