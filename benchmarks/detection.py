@@ -1,115 +1,89 @@
-"""CPU per feature-value of drift detection: Remora against Evidently's DataDriftPreset.
+"""CPU per feature-value of drift detection: Remora against six peers, on the same rows.
 
-Same rows, same machine, same run: windows of 10,000 rows x 20 features (gaussian, t, lognormal,
-Poisson and binary by turns) against a reference of 10,000 rows. Both sides run in processes of
-their own that take turns; the figure is process CPU time (threads included, imports and reading
-the rows left out), the ratio that of the medians over the rounds.
+Windows of 10,000 rows, 20 and 100 features (gaussian, t, lognormal, Poisson and binary by turns),
+against a reference of 10,000 rows. Every contender has a process (and each peer an environment) of
+its own, and they take turns, round by round; the figure is process CPU time, threads included,
+imports and the reading of rows left out; the ratio is that of the medians over the rounds.
 
-Remora's side is the whole path: columns to bins, evidence, windows, and every distance. Evidently
-gets a pandas frame and runs its preset; it keeps no profile, so it looks at the reference rows anew
-for each window: that is how it is used.
+Remora's side is the whole path: columns to bins, evidence, windows, and every distance. The peers
+run as they come: what they do per window is said in benchmarks/peers/contender.py. whylogs and
+DataSketches only sketch the window and give no verdict.
 
-    python benchmarks/detection.py
+A detector that looks at nothing, and one that cries at everything, stand in the table as well: they
+are the quickest of all, so speed alone says nothing. What is found is in benchmarks/detection_*.py.
 
-Exits 0 if the ratio is at least --floor, 1 if it is not, 2 if Evidently cannot be had.
+    make peers && python benchmarks/detection.py [--peers alibi,nannyml] [--json FILE]
+
+Exits 0 if every ratio is at least its floor and state per feature at most 2,500 bytes, 1 if not, 2
+if a peer's environment is missing.
 """
 
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
-ROOT = Path(__file__).resolve().parent.parent
-ROWS, FEATURES = 10_000, 20
-WINDOWS_PER_ROUND = 20
-
-PEER = """
-import json, sys, time, warnings
-warnings.filterwarnings("ignore")
-import numpy as np, pandas as pd
-from evidently import Report
-from evidently.presets import DataDriftPreset
-data = np.load(sys.argv[1])
-names = [f"f{i}" for i in range(data["reference"].shape[0])]
-reference = pd.DataFrame(dict(zip(names, data["reference"])))
-window = pd.DataFrame(dict(zip(names, data["window"])))
-print("ready", flush=True)
-for _ in sys.stdin:
-    started = time.process_time()
-    Report([DataDriftPreset()]).run(window, reference).dict()
-    print(json.dumps({"cpu_s": time.process_time() - started, "values": window.size}), flush=True)
-"""
-
-OURS = """
-import json, sys, time
-sys.path.insert(0, sys.argv[2])
 import numpy as np
-from detectors import Monitor, build_reference
-data = np.load(sys.argv[1])
-names = [f"f{i}" for i in range(data["reference"].shape[0])]
-reference = build_reference(dict(zip(names, data["reference"])))
-window = dict(zip(names, data["window"]))
-monitor = Monitor(reference)
-kept = sum(array.nbytes for array in monitor.state().values()) / len(names)
-print("ready", kept, len(reference.to_bytes()) / len(names), flush=True)
-for _ in sys.stdin:
-    started = time.process_time()
-    for _ in range(int(sys.argv[3])):
-        monitor.update(window)
-        monitor.effects()
-    spent = time.process_time() - started
-    values = int(sys.argv[3]) * data["window"].size
-    print(json.dumps({"cpu_s": spent, "values": values}), flush=True)
-"""
+from numpy.typing import NDArray
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.peers.sides import MissingPeer, own_python, python_of, sides, version_of
+
+ROWS, WIDTHS = 10_000, (20, 100)
+STATE_BYTES_MAX = 2_500.0
+OWN = ("remora", "never", "always")
+
+#: Ratio below which to exit 1, and windows per round: enough for a quarter of a second.
+FLOORS = {
+    "evidently": 1_000.0,
+    "whylogs": 100.0,
+    "nannyml": 15.0,
+    "alibi": 40.0,
+    "deepchecks": 30.0,
+    "datasketches": 4.0,
+}
+WINDOWS = {
+    "remora": 20,
+    "never": 1_000,
+    "always": 1_000,
+    "evidently": 1,
+    "whylogs": 1,
+    "nannyml": 3,
+    "alibi": 2,
+    "deepchecks": 2,
+    "datasketches": 20,
+}
+PACKAGES = {name: name for name in FLOORS} | {"alibi": "alibi-detect"}
 
 
-class Side:
-    """One contender in a process of its own, which runs a round whenever it is told to."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One contender at one width: nanoseconds of CPU per feature-value, and times Remora's."""
 
-    def __init__(self, python: str, source: str, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [python, "-c", source, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self.ready = self._line()
+    name: str
+    features: int
+    ns: float
+    ns_least: float
+    ns_most: float
+    ratio: float
+    floor: float | None
 
-    def round(self) -> float:
-        """Run one round; give nanoseconds of CPU per feature-value."""
-        stdin: IO[str] | None = self._process.stdin
-        assert stdin is not None
-        stdin.write("go\n")
-        stdin.flush()
-        result = json.loads(self._line())
-        return float(result["cpu_s"] / result["values"] * 1e9)
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
-
-    def _line(self) -> str:
-        stdout: IO[str] | None = self._process.stdout
-        assert stdout is not None
-        line = stdout.readline()
-        if not line:
-            raise RuntimeError("a contender ended early")
-        return line
+    @property
+    def met(self) -> bool:
+        """Whether Remora is so many times as quick as it has to be."""
+        return self.floor is None or self.ratio >= self.floor
 
 
-def write_rows(path: Path) -> None:
-    """Write reference and window, [features, rows] each, as both sides will read them."""
-    import numpy as np
-
+def write_rows(path: Path, features: int) -> None:
+    """Write reference and window, [features, rows] each, as all sides will read them."""
     rng = np.random.default_rng(11)
 
-    def rows() -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+    def rows() -> NDArray[np.float64]:
         draws = [
             rng.normal(size=ROWS),
             rng.standard_t(3, ROWS),
@@ -117,53 +91,88 @@ def write_rows(path: Path) -> None:
             rng.poisson(3, ROWS).astype(np.float64),
             rng.integers(0, 2, ROWS).astype(np.float64),
         ]
-        return np.stack([draws[i % len(draws)] * (1 + i) for i in range(FEATURES)])
+        return np.stack([draws[i % len(draws)] * (1 + i) for i in range(features)])
 
     np.savez(path, reference=rows(), window=rows())
+
+
+def measure(features: int, pythons: dict[str, Path], rounds: int) -> tuple[list[Figure], float]:
+    """Give every contender's figure, and the bytes of state that Remora keeps per feature."""
+    spent: dict[str, list[float]] = {name: [] for name in pythons}
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.npz"
+        write_rows(rows, features)
+        with sides(pythons, rows, WINDOWS) as contenders:
+            for _ in range(rounds):
+                for one in contenders:
+                    cpu_s = one.round()
+                    spent[one.name].append(cpu_s / (WINDOWS[one.name] * ROWS * features) * 1e9)
+            state = float(contenders[0].ready["state"]) / features
+    own = statistics.median(spent["remora"])
+    figures = [
+        Figure(
+            name=name,
+            features=features,
+            ns=statistics.median(ns),
+            ns_least=min(ns),
+            ns_most=max(ns),
+            ratio=statistics.median(ns) / own,
+            floor=FLOORS.get(name),
+        )
+        for name, ns in spent.items()
+    ]
+    return figures, state
+
+
+def print_table(figures: list[Figure], versions: dict[str, str]) -> None:
+    """Print one width's table."""
+    for one in figures:
+        floor = "" if one.floor is None else f"{one.floor:>7,.0f}  {'' if one.met else 'MISSED'}"
+        name = f"{one.name} {versions.get(one.name, '')}".strip()
+        print(
+            f"  {name:<22}{one.ns:>12,.2f} ns ({one.ns_least:,.2f} to {one.ns_most:,.2f})"
+            f"{one.ratio:>12,.1f} x{floor}"
+        )
 
 
 def main() -> int:
     """Run the rounds and print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    # `make setup` brings Evidently into .venv; an environment of its own goes before it.
-    own = ROOT / ".venv-peers" / "bin" / "python"
-    default = own if own.exists() else Path(sys.executable)
-    parser.add_argument("--peer-python", default=str(default), help="interpreter with evidently")
+    parser.add_argument("--peers", default=",".join(FLOORS), help="names, separated by commas")
+    parser.add_argument("--features", default=",".join(map(str, WIDTHS)))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--floor", type=float, default=500.0, help="ratio below which to exit 1")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     asked = parser.parse_args()
-    check = [asked.peer_python, "-c", "import evidently; print(evidently.__version__)"]
+    peers = [name for name in asked.peers.split(",") if name]
+    if unknown := set(peers) - set(FLOORS):
+        parser.error(f"unknown peers {sorted(unknown)}; known are {', '.join(FLOORS)}")
     try:
-        found = subprocess.run(check, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        print(
-            f"benchmarks/detection.py: no evidently in {asked.peer_python}; install it with: "
-            "python3 -m venv .venv-peers && "
-            ".venv-peers/bin/pip install 'evidently>=0.7,<0.8' 'pandas<3'",
-            file=sys.stderr,
-        )
+        pythons = dict.fromkeys(OWN, own_python()) | {name: python_of(name) for name in peers}
+    except MissingPeer as error:
+        print(f"benchmarks/detection.py: {error}", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder) / "rows.npz"
-        write_rows(rows)
-        ours = Side(sys.executable, OURS, str(rows), str(ROOT), str(WINDOWS_PER_ROUND))
-        peer = Side(asked.peer_python, PEER, str(rows))
-        try:
-            ours.round(), peer.round()  # the first round of each warms up and is not counted
-            rounds = [(ours.round(), peer.round()) for _ in range(asked.rounds)]
-        finally:
-            ours.close()
-            peer.close()
-    mine, theirs = zip(*rounds, strict=True)
-    ratio = statistics.median(theirs) / statistics.median(mine)
-    state, profile = (float(figure) for figure in ours.ready.split()[1:])
-    print(f"windows of {ROWS:,} rows x {FEATURES} features, {asked.rounds} rounds, CPU time")
-    for name, figures in (("Remora", mine), (f"Evidently {found.stdout.strip()}", theirs)):
-        low, middle, high = min(figures), statistics.median(figures), max(figures)
-        print(f"  {name:<18} {middle:>10,.1f} ns per feature-value  ({low:,.1f} to {high:,.1f})")
-    print(f"  ratio of medians   {ratio:>10,.0f}  (floor {asked.floor:,.0f})")
-    print(f"  Remora keeps {state:,.0f} bytes of state and {profile:,.0f} of profile per feature")
-    return 0 if ratio >= asked.floor else 1
+    versions = {name: version_of(pythons[name], PACKAGES[name]) for name in peers}
+    everything: list[Figure] = []
+    state = 0.0
+    for features in (int(text) for text in asked.features.split(",")):
+        print(f"windows of {ROWS:,} rows x {features} features, {asked.rounds} rounds, CPU time")
+        figures, kept = measure(features, pythons, asked.rounds)
+        state = max(state, kept)
+        print_table(figures, versions)
+        everything += figures
+    met = all(one.met for one in everything) and state <= STATE_BYTES_MAX
+    print(f"Remora keeps {state:,.0f} bytes of state per feature (at most {STATE_BYTES_MAX:,.0f})")
+    if asked.json is not None:
+        asked.json.parent.mkdir(parents=True, exist_ok=True)
+        report = {
+            "benchmark": "detection",
+            "met": met,
+            "versions": versions,
+            "state_bytes": state,
+            "figures": [asdict(one) | {"met": one.met} for one in everything],
+        }
+        asked.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0 if met else 1
 
 
 if __name__ == "__main__":
