@@ -33,11 +33,14 @@ from detectors.bins import (
 from detectors.columns import Column, digest_of, key_counts, numbers
 
 __all__ = [
-    "BINS", "CELLS", "MISSING", "OUTSIDE", "WIDTH", "Binner", "Bins", "CategoryBins", "Counts",
-    "NumericBins", "count_sorted", "fit_numeric", "numeric_counts", "widened",
+    "BINS", "CELLS", "HOUR_S", "MISSING", "OUTSIDE", "WIDTH", "Binner", "Bins", "CategoryBins",
+    "Counts", "NumericBins", "count_sorted", "fit_numeric", "hours_of", "numeric_counts", "widened",
 ]  # fmt: skip
 
 Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+HOUR_S: Final = 3_600.0
 
 _SLICE_VALUES: Final = 65_536  # what one pass works on: small enough for the second-level cache
 _GROUP_FEATURES: Final = 32
@@ -52,14 +55,15 @@ class Binner:
         self.names = [name for name, _ in features]
         self._bins = dict(features)
         bins = [bins for _, bins in features]
-        self._grid = [i for i, b in enumerate(bins) if isinstance(b, NumericBins) and b.lines]
-        self._plain = [
-            (i, b) for i, b in enumerate(bins) if isinstance(b, NumericBins) and not b.lines
-        ]
+        numeric = [(i, b) for i, b in enumerate(bins) if isinstance(b, NumericBins)]
+        steady = [(i, b) for i, b in numeric if not b.phases]
+        self._seasonal = Seasonal([(i, self.names[i], b) for i, b in numeric if b.phases])
+        self._grid = [i for i, b in steady if b.lines]
+        self._plain = [(i, b) for i, b in steady if not b.lines]
         self._categories = [
             (i, _Categories(b)) for i, b in enumerate(bins) if isinstance(b, CategoryBins)
         ]
-        grid_bins = [b for b in bins if isinstance(b, NumericBins) and b.lines]
+        grid_bins = [b for _, b in steady if b.lines]
         self._scale = np.array([b.scale for b in grid_bins], dtype=np.float32)[:, None]
         self._offset = np.array([b.offset for b in grid_bins], dtype=np.float32)[:, None]
         self._low = np.array([b.low for b in grid_bins], dtype=np.float32)[:, None]
@@ -76,9 +80,15 @@ class Binner:
         """Give the bins of one feature."""
         return self._bins[name]
 
-    def count(self, columns: Mapping[str, Column], rows: int) -> Counts:
+    def count(
+        self, columns: Mapping[str, Column], rows: int, times: Floats | None = None
+    ) -> Counts:
         """Count columns of `rows` rows: [features, 18]; a feature whose column is absent has all
         counts 0.
+
+        `times` [rows], Unix seconds, say which hour's edges a row of a seasonal feature is counted
+        with; without a finite time it is not counted there: edges of another hour would call the
+        season a drift.
         """
         counts = np.zeros((len(self.names), WIDTH), dtype=np.int64)
         if not rows:
@@ -92,6 +102,8 @@ class Binner:
         for i, categories in self._categories:
             if self.names[i] in columns:
                 counts[i] = categories.count(columns[self.names[i]])
+        if times is not None and self._seasonal.cycles:
+            self._seasonal.count(columns, times, counts)
         return counts
 
     def _count_grid(
@@ -165,6 +177,53 @@ def count_sorted(values: Column, bins: NumericBins) -> Counts:
     counts[MISSING] = len(values) - present
     counts[OUTSIDE] = present - len(inside)
     return counts
+
+
+class Seasonal:
+    """Counts features whose edges differ from hour to hour: the rows of each hour with a binner of
+    its own, made when the hour first comes. Usually a tick lies in one hour.
+    """
+
+    def __init__(self, features: Sequence[tuple[int, str, NumericBins]]) -> None:
+        self.cycles = sorted({len(bins.phases) for _, _, bins in features})
+        self._features = {
+            cycle: [(i, name, bins) for i, name, bins in features if len(bins.phases) == cycle]
+            for cycle in self.cycles
+        }
+        self._binners: dict[tuple[int, int], Binner] = {}  # at most 24 + 168
+
+    def count(self, columns: Mapping[str, Column], times: Floats, counts: Counts) -> None:
+        """Add the counts of the seasonal features to `counts` [features, 18]."""
+        known = np.isfinite(times)
+        for cycle, features in self._features.items():
+            held = {name: columns[name] for _, name, _ in features if name in columns}
+            hours = hours_of(times, cycle)
+            for hour in np.unique(hours[known]).tolist():
+                rows = known & (hours == hour)
+                part = held
+                if not rows.all():
+                    part = {name: column[rows] for name, column in held.items()}
+                binner = self._binner(cycle, hour)
+                found = binner.count(part, int(np.count_nonzero(rows)))
+                counts[[i for i, _, _ in features]] += found
+
+    def _binner(self, cycle: int, hour: int) -> Binner:
+        key = (cycle, hour)
+        if key not in self._binners:
+            features = self._features[cycle]
+            self._binners[key] = Binner([(name, bins.phases[hour]) for _, name, bins in features])
+        return self._binners[key]
+
+
+def hours_of(times: Floats, cycle: int) -> NDArray[np.int64]:
+    """Give the hour of a day (`cycle` 24) or week (168) of each Unix time; any for no finite time.
+
+    >>> hours_of(np.array([0.0, 3_600.0, 90_000.0]), 24).tolist()
+    [0, 1, 1]
+    """
+    finite = np.where(np.isfinite(times), times, 0.0)
+    hours: NDArray[np.int64] = np.mod(np.floor(finite / HOUR_S), cycle).astype(np.int64)
+    return hours
 
 
 class _Categories:

@@ -10,8 +10,8 @@ per feature repair that, from means of standardised scores over blocks of succes
 - `tolerance`: how far block means stray beyond what `phi` explains, added to the tolerance all
   features have.
 
-Both cost power on exactly the features that wander; `detectable_shift` says how much, and must be
-shown to the user.
+Both cost power on exactly the features that wander; `DriftDetector.detectable_shift` says how much,
+and must be shown to the user.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 #: A shift of the mean below this many standard deviations is declared irrelevant.
-TOLERANCE: Final = 0.03
+TOLERANCE: Final = 0.02
 
 #: Standard errors of the reference that are granted to the null hypothesis.
 REFERENCE_ERRORS: Final = 3.0
@@ -44,14 +44,20 @@ _WANDER_BLOCKS_MIN: Final = 4
 
 
 def calibrate(
-    blocks: NDArray[Any], block_rows: int, tick_rows: int, scores: Floats
+    blocks: NDArray[Any],
+    block_rows: int,
+    tick_rows: int,
+    scores: Floats,
+    *,
+    ticks: NDArray[Any] | None = None,
 ) -> tuple[float, float]:
     """Give (phi, tolerance) of one feature.
 
     `blocks` [n, bins] are counts of successive blocks of about `block_rows` rows; `scores` [h,
     bins] are functions on the bins, of mean zero and variance one over the blocks. Blocks are added
     up to about `tick_rows`, 4 and 16 times that, and to the largest size that leaves 16 blocks; the
-    worst size counts. Too few blocks give (1, TOLERANCE).
+    worst size counts. Too few blocks give (1, TOLERANCE). `ticks` [n, bins] are counts of single
+    ticks from all over a reference so long that its blocks hold many ticks each.
     """
     phi, wander = 1.0, 0.0
     if len(scores) == 0:
@@ -63,14 +69,21 @@ def calibrate(
         if factor * block_rows >= tick_rows / 2:  # shorter wander averages out within a tick
             means, rows = _means(blocks, factor, scores)
             wander = max(wander, _excess(np.abs(means), phi, rows))
+    if ticks is not None and len(ticks) >= _WANDER_BLOCKS_MIN:
+        means, rows = _means(ticks, 1, scores)
+        wander = max(wander, _excess(np.abs(means), phi, rows))
     return phi, TOLERANCE + wander
 
 
-def detectable_shift(tolerance: float, phi: float, rows: float) -> float:
-    """Give the smallest shift, in standard deviations, that can ever be found: tolerance + 3
-    sqrt(phi / rows).
+def slack(tolerance: float, rows: float) -> float:
+    """Give how far from the reference the null hypothesis reaches, in standard deviations of a
+    score; `rows` are independent ones.
+
+    The reference's own error and the irrelevant wander of live rows have nothing to do with each
+    other, so they add in squares; wander that was measured on the reference is added whole.
     """
-    return tolerance + REFERENCE_ERRORS * float(np.sqrt(phi / max(rows, 1.0)))
+    wander = max(tolerance - TOLERANCE, 0.0)
+    return wander + float(np.hypot(TOLERANCE, REFERENCE_ERRORS / np.sqrt(max(rows, 1.0))))
 
 
 def significant(value: float) -> float:
