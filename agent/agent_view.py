@@ -309,10 +309,7 @@ class AgentView:
 
 
 def _monitors(watch: VersionWatch) -> list[tuple[str, DriftDetector]]:
-    found = [("feature", watch.data)]
-    if watch.prediction is not None:
-        found.append(("prediction", watch.prediction))
-    return found
+    return list(watch.monitor.drifts().items())
 
 
 def _feature_entries(monitor: DriftDetector) -> list[Json]:
@@ -366,7 +363,7 @@ def _states(watch: VersionWatch | None) -> Counter[str]:
     for _, monitor in _monitors(watch):
         states.update(state.value for state in monitor.states().values())
     if watch.labelled_rows:
-        states[str(watch.concept_status)] += 1
+        states[watch.concept_status.value] += 1
     return states
 
 

@@ -16,6 +16,8 @@ from exporters.prometheus import Family
 EXPORTED_BINS = 8
 EXPORTED_SCORES = 8
 STATISTICS = ("psi", "js", "wasserstein", "ks")
+# Part of a monitor -> the label `scope` of its states and evidence.
+SCOPES = {"features": "feature", "projections": "multivariate", "prediction": "prediction"}
 
 
 @dataclass(slots=True)
@@ -92,13 +94,19 @@ def _monitor_rows(
     if monitor.rows:
         strongest = max(monitor.evidence().values())
         rows.evidence.append(((model, version, scope), _short(strongest)))
+    if scope != "feature":
+        states = [State.INSUFFICIENT_DATA] if provisional else monitor.states().values()
+        worst = max(STATE_NUMBER[state] for state in states)
+        rows.states.append(((model, version, scope, ""), float(worst)))
+    if scope == "multivariate":
+        return  # a projection is nothing that a person knows by its name
     shifts = monitor.detectable_shift()
     for name in _most_drifted(effects, room):
         figures, feature = effects[name], label(name)
-        state = State.INSUFFICIENT_DATA if provisional else State(str(figures["state"]))
-        subject = feature if scope == "feature" else ""
-        rows.states.append(((model, version, scope, subject), float(STATE_NUMBER[state])))
-        if scope == "prediction" and name in watch.data.names:
+        if scope == "feature":
+            state = State.INSUFFICIENT_DATA if provisional else State(str(figures["state"]))
+            rows.states.append(((model, version, scope, feature), float(STATE_NUMBER[state])))
+        elif name in watch.data.names:
             continue  # a feature of that name has the series already
         if figures["rows"]:
             rows.drift += [
@@ -113,11 +121,7 @@ def _monitor_rows(
 def _concept_rows(
     rows: _Gauges, seen: ScrapeInput, watch: VersionWatch, *, provisional: bool
 ) -> None:
-    found = {"bernoulli": State(watch.concept_status)}
-    if watch.adwin_state is not None:
-        found["adwin"] = watch.adwin_state
-    if watch.residual is not None:
-        [found["residual"]] = watch.residual.states().values()
+    found = {**watch.monitor.concept_states(), **watch.child_states}
     for detector, state in found.items():
         shown = State.INSUFFICIENT_DATA if provisional else state
         labels = (seen.model, watch.version, detector)
@@ -125,9 +129,9 @@ def _concept_rows(
 
 
 def _monitors(watch: VersionWatch) -> Iterator[tuple[str, DriftDetector]]:
-    yield "feature", watch.data
-    if watch.prediction is not None:
-        yield "prediction", watch.prediction
+    for part, detector in watch.monitor.drifts().items():
+        if part in SCOPES:
+            yield SCOPES[part], detector
 
 
 def _most_drifted(effects: Mapping[str, Mapping[str, float | int | str]], room: int) -> list[str]:

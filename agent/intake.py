@@ -35,8 +35,9 @@ from agent.labels import Joined, Label, LabelStore
 from agent.monitor import ModelMonitor, MonitorSettings, Tick
 from agent.sampling import Sampler, Strategies
 from agent.schema import FeatureKind, SchemaSettings, TargetKind
-from agent.version_watch import WatchSettings
 from detectors import Reading, Reference, State
+from detectors.budget import Budget
+from detectors.settings import Settings
 
 log = structlog.get_logger("remora.intake")
 
@@ -206,8 +207,8 @@ class Intake:
             reference=watch.reference.digest,
             at=self._clock(),
         )
-        if reading.state is not (watch.adwin_state or State.OK):
-            watch.adwin_state = reading.state
+        if reading.state is not watch.child_states.get(reading.detector, State.OK):
+            watch.child_states[reading.detector] = reading.state
             self.monitor.findings.append(reading)
             self._on_labelled((), (reading,))
 
@@ -273,10 +274,11 @@ def monitor_settings(config: Config) -> MonitorSettings:
         tick_s=detect.tick_s,
         learn_rows=config.reference.learn_rows,
         provisional_rows=config.reference.provisional_rows,
-        watch=WatchSettings(
-            false_alarms_per_month=detect.false_alarms_per_month,
+        watch=Settings(
+            budget=Budget(
+                false_alarms_per_month=detect.false_alarms_per_month, replicas=detect.replicas
+            ),
             effect={"psi": detect.effect.psi, "ks": detect.effect.ks},
-            replicas=detect.replicas,
         ),
     )
 

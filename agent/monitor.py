@@ -16,8 +16,9 @@ from agent.labels import Joined
 from agent.learning import Learning
 from agent.schema import SchemaSettings
 from agent.schema_learning import SchemaLearner
-from agent.version_watch import VersionWatch, WatchSettings
+from agent.version_watch import VersionWatch
 from detectors import Reading, Reference
+from detectors.settings import Settings
 
 # One tick of the budget is a minute of the month; more rows per second do not buy more alarms.
 BUDGET_TICK_S = 60.0
@@ -35,7 +36,7 @@ class MonitorSettings:
     tick_s: float = 60.0
     learn_rows: int = 10_000
     provisional_rows: int = 1_000
-    watch: WatchSettings = field(default_factory=WatchSettings)
+    watch: Settings = field(default_factory=Settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

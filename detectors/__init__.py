@@ -6,6 +6,7 @@ Pure: no input or output, no clock, nothing of ours imported; the same batches g
 from detectors.building import ReferenceBuilder, build_reference
 from detectors.drift import DriftDetector
 from detectors.merging import merge
+from detectors.monitor import Monitor
 from detectors.reading import (
     STATE_NUMBER,
     Change,
@@ -18,8 +19,6 @@ from detectors.reading import (
     Window,
 )
 from detectors.reference import FeatureProfile, LabelledBaseline, ProfileError, Reference
-
-Monitor = DriftDetector
 
 __all__ = [
     "STATE_NUMBER",

@@ -1,20 +1,29 @@
-"""The detectors over columns that exist, by name. The set is closed: adding one is a line here."""
+"""The detectors that exist, by name. The set is closed: adding one is a line here.
+
+Each is made from a reference and settings; None says that the reference has nothing for it. Order
+matters for people only: readings of one tick come in it.
+"""
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from detectors.detector import Detector
-from detectors.drift import DriftDetector
+from detectors.parts import columns, drift, errors, performance
 from detectors.reference import Reference
+from detectors.settings import Settings
 
-#: Name -> how to make it from a reference, and how to restore it from its state.
-DETECTORS: Final[Mapping[str, Callable[[Reference], Detector]]] = {
-    "data_drift": partial(DriftDetector, kind="data_drift"),
-    "prediction_drift": partial(DriftDetector, kind="prediction_drift"),
+Make = Callable[[Reference, Settings], Detector | None]
+
+DETECTORS: Final[Mapping[str, Make]] = {
+    "columns": columns.columns,
+    "features": drift.features,
+    "projections": drift.projections,
+    "prediction": drift.prediction,
+    "error_rate": errors.error_rate,
+    "residuals": errors.residuals,
+    "performance": performance.performance,
 }
 
-RESTORE: Final[Mapping[str, Callable[[Reference, Mapping[str, Any]], Detector]]] = {
-    "data_drift": DriftDetector.restore,
-    "prediction_drift": DriftDetector.restore,
-}
+#: Parts that learn from labels, and those of them that rest on no reference.
+LABELLED: Final = ("error_rate", "residuals", "performance")
+KEPT: Final = frozenset({"performance"})

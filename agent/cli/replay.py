@@ -104,8 +104,9 @@ class Detection:
 
     def __init__(self, reference: "Reference", args: argparse.Namespace) -> None:
         from agent.schema import Schema
-        from agent.version_watch import VersionWatch, WatchSettings
+        from agent.version_watch import VersionWatch
         from detectors import ProfileError
+        from detectors.settings import Settings
 
         self._args = args
         self.reference = reference
@@ -113,7 +114,7 @@ class Detection:
         self._schema = Schema(features=())  # no kinds: the reference knows them
         self._task = args.task or reference.task
         try:
-            self._watch = VersionWatch("", reference, WatchSettings())
+            self._watch = VersionWatch("", reference, Settings())
         except ProfileError as error:
             raise BadInputError(f"{args.reference}: {error}") from None
         self._waiting: deque[Joined] = deque()  # rows whose labels are still to come

@@ -242,9 +242,8 @@ def test_the_budget_is_configured() -> None:
     config = configured(detect={"tick_rows": 7, "replicas": 4, "effect": {"psi": 0.3}})
     made = monitor_settings(config)
     assert (made.tick_rows, made.learn_rows, made.provisional_rows) == (7, 40, 20)
-    assert made.watch.replicas == 4
     assert made.watch.effect == {"psi": 0.3, "ks": 0.1}
-    assert made.watch.budget(1.0) == 0.25
+    assert made.watch.budget.of("data") == 0.125
 
 
 def test_a_second_opinion_on_concept_drift_joins_the_readings(house: Build) -> None:

@@ -8,11 +8,14 @@ import pytest
 
 from agent.labels import Joined
 from agent.state import Snapshot
-from agent.version_watch import RESIDUAL_ROWS, VersionWatch, WatchSettings, as_columns
+from agent.version_watch import VersionWatch, as_columns
 from detectors import LabelledBaseline, Reading, Reference, State, build_reference
+from detectors.budget import Budget
+from detectors.parts.errors import RESIDUAL_ROWS, ErrorRate
+from detectors.settings import Settings
 from tests.agent.ticks import column, columns, tick
 
-SETTINGS = WatchSettings()
+SETTINGS = Settings()
 
 
 def reference(*, rows: int = 8_000, task: Any = None, **changes: Any) -> Reference:
@@ -229,7 +232,7 @@ def test_a_restart_at_any_tick_changes_nothing(tmp_path: Any, cut: int) -> None:
 def test_new_settings_hold_after_a_restart() -> None:
     before = watch()
     before.take(batch(1), ticks=1.0)
-    settings = WatchSettings(false_alarms_per_month=9.0, effect={"psi": 0.3, "ks": 0.4})
+    settings = Settings(budget=Budget(false_alarms_per_month=9.0), effect={"psi": 0.3, "ks": 0.4})
     after = VersionWatch("v1", before.reference, settings)
     after.restore(before.state())
     assert after.data.effect == {"psi": 0.3, "ks": 0.4}
@@ -246,5 +249,7 @@ def test_the_state_of_another_reference_is_refused() -> None:
 def test_a_baseline_of_the_reference_is_what_errors_are_compared_with() -> None:
     of = reference(errors=np.arange(5_000) % 20 == 0)
     assert of.baseline == LabelledBaseline(rows=5_000, errors=250)
-    rate = VersionWatch("v1", of, SETTINGS).concept.baseline_rate
+    part = VersionWatch("v1", of, SETTINGS).monitor.parts["error_rate"]
+    assert isinstance(part, ErrorRate)
+    rate = part.detector.baseline_rate
     assert rate == pytest.approx(0.05, abs=1e-3)

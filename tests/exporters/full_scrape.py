@@ -20,8 +20,9 @@ from agent.objectives import Standing
 from agent.resources import Resources
 from agent.resources.gpu import Gpu
 from agent.sources.proxy import EdgeCounters, RouteCounters
-from agent.version_watch import VersionWatch, WatchSettings
+from agent.version_watch import VersionWatch
 from detectors import Reference, build_reference
+from detectors.settings import Settings
 from exporters.prometheus import Family, registry
 
 
@@ -54,7 +55,7 @@ def reference(rows: int = 4_000) -> Reference:
 
 def watch(version: str = "v1", *, shift: float = 0.0, rows: int = 2_000) -> VersionWatch:
     """A version that saw `rows` rows, its ages higher by `shift`."""
-    made = VersionWatch(version, reference(), WatchSettings())
+    made = VersionWatch(version, reference(), Settings())
     for start in range(0, rows, 1_000):
         count = min(1_000, rows - start)
         made.data.update(

@@ -7,8 +7,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from agent.edge_totals import OVERFLOW, EdgeTotals, quantile
 from agent.families import families
-from agent.version_watch import VersionWatch, WatchSettings
+from agent.version_watch import VersionWatch
 from detectors import build_reference
+from detectors.settings import Settings
 from exporters.prometheus import Family, Histogram
 from tests.exporters.full_scrape import counters, scrape_input, spread, text
 
@@ -87,7 +88,7 @@ def test_quantiles_are_those_of_prometheus() -> None:
 def test_a_scrape_of_a_hundred_features_takes_little_time() -> None:
     names = [f"feature_{i}" for i in range(100)]
     columns = {name: spread(2_000) for name in names}
-    watch = VersionWatch("v1", build_reference(columns), WatchSettings())
+    watch = VersionWatch("v1", build_reference(columns), Settings())
     watch.data.update(columns)
     seen = scrape_input(watches={"v1": watch})
     rounds = []

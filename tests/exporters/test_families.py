@@ -12,8 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from agent.edge.counters import CODES
 from agent.scrape import label
-from agent.version_watch import VersionWatch, WatchSettings
+from agent.version_watch import VersionWatch
 from detectors import build_reference
+from detectors.settings import Settings
 from exporters.prometheus import Histogram
 from tests.exporters.full_scrape import (
     named,
@@ -130,7 +131,7 @@ def test_no_series_is_there_twice() -> None:
 
 
 def test_all_eight_bins_are_there_from_zero_before_the_first_row() -> None:
-    fresh = VersionWatch("v1", reference(), WatchSettings())
+    fresh = VersionWatch("v1", reference(), Settings())
     made = scraped(watches={"v1": fresh})
     bins = named(made, "feature_bin_total").rows
     assert [value for _, value in bins] == [0.0] * 16
@@ -157,7 +158,7 @@ def test_bins_add_up_to_the_rows() -> None:
 
 def test_a_restored_snapshot_starts_its_counters_from_zero() -> None:
     before = watch("v1", rows=2_000)
-    after = VersionWatch("v1", reference(), WatchSettings())
+    after = VersionWatch("v1", reference(), Settings())
     after.restore(before.state())
     rows = named(scraped(watches={"v1": after}), "feature_bin_total").rows
     assert {value for _, value in rows} == {0.0}
@@ -171,9 +172,7 @@ def test_a_restored_snapshot_starts_its_counters_from_zero() -> None:
 def wide(features: int) -> VersionWatch:
     """A version with many features, the later ones moved more."""
     names = [f"f{i:03}" for i in range(features)]
-    made = VersionWatch(
-        "v1", build_reference({name: spread(2_000) for name in names}), WatchSettings()
-    )
+    made = VersionWatch("v1", build_reference({name: spread(2_000) for name in names}), Settings())
     made.data.update({name: spread(1_000) + 0.004 * i for i, name in enumerate(names)})
     return made
 
@@ -224,7 +223,7 @@ def test_a_provisional_reference_shows_effects_and_believes_none() -> None:
     ],
 )
 def test_names_are_escaped(name: str, shown: str) -> None:
-    made = VersionWatch("v1", build_reference({name: spread(1_000)}), WatchSettings())
+    made = VersionWatch("v1", build_reference({name: spread(1_000)}), Settings())
     assert f'feature="{shown}"' in text(scraped(watches={"v1": made}))
 
 
@@ -239,9 +238,7 @@ def test_labels_are_short_readable_and_apart(one: str, other: str) -> None:
 
 def test_long_names_that_begin_alike_stay_apart() -> None:
     names = ["x" * 70 + "1", "x" * 70 + "2"]
-    made = VersionWatch(
-        "v1", build_reference({name: spread(1_000) for name in names}), WatchSettings()
-    )
+    made = VersionWatch("v1", build_reference({name: spread(1_000) for name in names}), Settings())
     found = {
         labels[3] for labels, _ in named(scraped(watches={"v1": made}), "feature_bin_total").rows
     }

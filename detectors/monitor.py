@@ -1,0 +1,325 @@
+"""Everything that is watched of one model: rows in, labelled rows in, readings out.
+
+A monitor is its parts (see `catalog`), each with its share of the false-alarm budget; it cuts
+nothing, looks at no clock and holds no rows. The same batches give the same readings, in the agent,
+in `remora replay` and in a notebook: this is the object that all three run.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.batches import Batch, Labels, Rows
+from detectors.budget import TICKS_PER_MONTH, Budget
+from detectors.catalog import DETECTORS, KEPT, LABELLED
+from detectors.columns import Column, as_table, number_of
+from detectors.detector import Detector, Judge
+from detectors.drift import DriftDetector
+from detectors.intervals import Estimate
+from detectors.parts.drift import Drift
+from detectors.parts.performance import Performance
+from detectors.reading import Moment, Reading, State
+from detectors.reference import ProfileError, Reference, Task
+from detectors.settings import Settings
+
+STATE_FORMAT: Final = 1
+
+
+class Monitor:
+    """Watches one model against one reference.
+
+    `false_alarms_per_month` is the budget over everything that is inside it (see `budget`), a month
+    being `ticks_per_month` ticks; `settings` says the same and more, and is used instead of them.
+    Raises ProfileError if the reference has nothing to watch, ValueError for a senseless budget.
+
+    >>> import numpy as np
+    >>> from detectors import build_reference
+    >>> rng = np.random.default_rng(7)
+    >>> monitor = Monitor(build_reference({"age": rng.normal(40, 9, 20_000)}))
+    >>> monitor.update({"age": rng.normal(40, 9, 1_000)})
+    []
+    >>> [reading] = monitor.update({"age": rng.normal(49, 9, 1_000)})
+    >>> reading.state.value, reading.subject
+    ('drift', 'age')
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        *,
+        false_alarms_per_month: float = 1.0,
+        ticks_per_month: float = TICKS_PER_MONTH,
+        settings: Settings | None = None,
+    ) -> None:
+        if settings is None:
+            settings = Settings(
+                budget=Budget(
+                    false_alarms_per_month=false_alarms_per_month, ticks_per_month=ticks_per_month
+                )
+            )
+        if not reference.features:
+            raise ProfileError("reference: has no features to watch")
+        self.reference, self.settings = reference, settings
+        self.parts: dict[str, Detector] = {}
+        for name, make in DETECTORS.items():
+            part = make(reference, settings)
+            if part is not None:
+                self.parts[name] = part
+        self.rows = 0
+        self.labelled_rows = 0
+        self._task: Task | None = reference.task
+
+    def update(
+        self,
+        columns: Any,
+        *,
+        ticks: float = 1.0,
+        at: float | None = None,
+        times: NDArray[Any] | None = None,
+        type_changes: Mapping[str, int] | None = None,
+    ) -> list[Reading]:
+        """Take one tick's rows and give the changes of state, none if nothing changed.
+
+        `columns` are the features and, under the names they have in the reference, what the model
+        said and its score. `ticks` is the tick's length in ticks (its share of the budget), at most
+        1 whatever is said; `at` the time in Unix seconds that readings carry, `times` [rows] that
+        of each row, for seasonal features. Nothing that stands in a column raises; zero rows change
+        nothing. Raises TypeError if `columns` is no mapping or table.
+        """
+        table = as_table(columns)
+        if not table.rows:
+            return []
+        self.rows += table.rows
+        return self._run(
+            Rows(
+                table=table,
+                derived=self.reference.derive(table),
+                ticks=_clipped(ticks),
+                times=_seconds(times, table.rows, at),
+                moment=self._moment(self.rows, at),
+                type_changes=type_changes or {},
+            )
+        )
+
+    def update_labels(
+        self,
+        predicted: Sequence[Any] | NDArray[Any],
+        truth: Sequence[Any] | NDArray[Any],
+        *,
+        score: Any = None,
+        weight: Any = None,
+        evidence: Any = None,
+        was: Sequence[Any] | None = None,
+        keys: Any = None,
+        groups: Mapping[str, Any] | None = None,
+        ticks: float = 1.0,
+        at: float | None = None,
+    ) -> list[Reading]:
+        """Take rows whose label came, oldest first; all arguments have one entry per row.
+
+        `score` is the probability of the positive class, [rows], or of each class, [rows, classes];
+        `weight` undoes a sampling; `evidence` (default: all) says which rows may be bet on; `was`
+        is the label before a correction (None: a first label); `keys` find a row when it is
+        corrected; `groups` are attributes by name, for fairness. Raises ValueError for lengths that
+        differ.
+        """
+        n = len(predicted)
+        if not n:
+            return []
+        said, true = _objects(predicted, n), _objects(truth, n)
+        before = _objects([None] * n if was is None else was, n)
+        # A correction is no new evidence, and a model that said nothing made no error.
+        bets = np.ones(n, bool) if evidence is None else np.asarray(evidence, bool).copy()
+        known = np.array([a is not None and b is not None for a, b in zip(said, true, strict=True)])
+        bets &= known & np.array([old is None for old in before])
+        if self._task is None:
+            self._task = _guessed(said)
+        self.labelled_rows += int(bets.sum())
+        return self._run(
+            Labels(
+                predicted=said,
+                truth=true,
+                score=_scores(score, n),
+                weight=np.ones(n) if weight is None else np.asarray(weight, np.float64),
+                evidence=bets,
+                was=before,
+                keys=np.zeros(n, np.int64) if keys is None else np.asarray(keys, np.int64),
+                task=self._task,
+                ticks=_clipped(ticks),
+                moment=self._moment(self.labelled_rows, at),
+                groups={name: _objects(of, n) for name, of in (groups or {}).items()},
+            )
+        )
+
+    def _run(self, batch: Batch) -> list[Reading]:
+        return [reading for part in self.parts.values() for reading in part.update(batch)]
+
+    def _moment(self, row: int, at: float | None) -> Moment:
+        return Moment(
+            row=row, at=at, reference=self.reference.digest, version=self.settings.version
+        )
+
+    # What is known, for those who show it.
+
+    def drift(self, name: str) -> DriftDetector | None:
+        """Give the drift detector of a part: `features`, `projections`, `prediction`, `label`."""
+        part = self.parts.get(name)
+        return part.detector if isinstance(part, Drift) else None
+
+    def drifts(self) -> dict[str, DriftDetector]:
+        """Give all drift detectors, by the name of their part."""
+        return {n: part.detector for n, part in self.parts.items() if isinstance(part, Drift)}
+
+    def effects(self, window_rows: int = 10_000) -> dict[str, dict[str, float | int | str]]:
+        """Give each feature's distances over about the last `window_rows` rows, and its state."""
+        return {
+            name: figures
+            for detector in self.drifts().values()
+            for name, figures in detector.effects(window_rows).items()
+        }
+
+    def states(self) -> dict[str, State]:
+        """Give each feature's state; `insufficient_data` before its first row."""
+        return {n: s for detector in self.drifts().values() for n, s in detector.states().items()}
+
+    def detectable_shift(self) -> dict[str, float]:
+        """Give the smallest shift of each feature, in standard deviations, that can be seen."""
+        return {
+            name: shift
+            for detector in self.drifts().values()
+            for name, shift in detector.detectable_shift().items()
+        }
+
+    def realised(self) -> dict[str, Estimate]:
+        """Give quality on labelled rows by metric; empty without labels."""
+        part = self.parts["performance"]
+        assert isinstance(part, Performance)
+        return part.metrics()
+
+    def concept_states(self) -> dict[str, State]:
+        """Give the state of each detector of concept drift, by its name."""
+        return {part.name: part.status for part in self.parts.values() if isinstance(part, Judge)}
+
+    # A restart, and a reference that was learnt meanwhile.
+
+    def take_over_labels(self, other: "Monitor") -> None:
+        """Go on with what another monitor knows from labels.
+
+        What is judged against the reference begins anew where this one's reference says something
+        of labels; quality is quality whatever the reference.
+        """
+        self.labelled_rows, self._task = other.labelled_rows, other._task
+        for name in LABELLED:
+            if name in other.parts and (name in KEPT or self.reference.baseline is None):
+                self.parts[name] = other.parts[name]
+
+    def label_state(self) -> dict[str, Any]:
+        """Give what is known from labels alone, as `state` does."""
+        return {
+            "labelled_rows": self.labelled_rows,
+            "task": self._task,
+            "parts": {n: self.parts[n].state() for n in LABELLED if n in self.parts},
+        }
+
+    def restore_labels(self, state: Mapping[str, Any]) -> None:
+        """Take back what `label_state` gave. Raises ValueError, KeyError where it does not fit."""
+        self.labelled_rows, self._task = int(state["labelled_rows"]), state["task"]
+        for name, saved in state["parts"].items():
+            if name in self.parts:
+                self.parts[name].restore(saved)
+
+    def reset(self) -> None:
+        """Forget evidence and latched states; counters and windows stay."""
+        for part in self.parts.values():
+            part.reset()
+
+    def state(self) -> dict[str, Any]:
+        """Give all that a restart must keep: JSON values and numpy arrays, nested."""
+        budget = self.settings.budget
+        return {
+            "format": STATE_FORMAT,
+            "reference": self.reference.digest,
+            "false_alarms_per_month": budget.false_alarms_per_month,
+            "ticks_per_month": budget.ticks_per_month,
+            "rows": self.rows,
+            "labelled_rows": self.labelled_rows,
+            "task": self._task,
+            "parts": {name: part.state() for name, part in self.parts.items()},
+        }
+
+    @classmethod
+    def restore(
+        cls, reference: Reference, state: Mapping[str, Any], *, settings: Settings | None = None
+    ) -> "Monitor":
+        """Go on where `state` was taken, under its budget or under `settings`.
+
+        Raises ProfileError if it was of another reference, or is malformed.
+        """
+        try:
+            if state["format"] != STATE_FORMAT:
+                raise ProfileError(
+                    f"monitor state: format {state['format']!r} is not {STATE_FORMAT}"
+                )
+            if state["reference"] != reference.digest:
+                raise ProfileError(
+                    f"monitor state: of reference {state['reference'][:8]}, not {reference.hash8}"
+                )
+            monitor = cls(
+                reference,
+                false_alarms_per_month=state["false_alarms_per_month"],
+                ticks_per_month=state["ticks_per_month"],
+                settings=settings,
+            )
+            monitor.rows = int(state["rows"])
+            monitor.labelled_rows = int(state["labelled_rows"])
+            monitor._task = state["task"]
+            for name, part in monitor.parts.items():
+                if name in state["parts"]:  # a part that is new begins anew
+                    part.restore(state["parts"][name])
+        except ProfileError:
+            raise
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ProfileError(f"monitor state: malformed ({error!r})") from None
+        return monitor
+
+
+def _clipped(ticks: float) -> float:
+    return min(max(ticks, 0.0), 1.0) if math.isfinite(ticks) else 0.0
+
+
+def _seconds(times: NDArray[Any] | None, rows: int, at: float | None) -> NDArray[np.float64] | None:
+    """The time of each row; that of the tick where rows have none of their own."""
+    if times is not None and len(times) == rows:
+        return np.asarray(times, np.float64)
+    return None if at is None else np.full(rows, at)
+
+
+def _objects(values: Sequence[Any] | NDArray[Any], rows: int) -> NDArray[Any]:
+    """A column of anything as objects, None where missing."""
+    listed = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    if len(listed) != rows:
+        raise ValueError(f"{len(listed)} entries, not {rows}: one for each row")
+    column = np.empty(rows, dtype=object)
+    column[:] = [None if value is None or value != value else value for value in listed]
+    return column
+
+
+def _scores(score: Any, rows: int) -> NDArray[np.float64]:
+    if score is None:
+        return np.full(rows, np.nan)
+    scores = np.asarray(score)
+    if scores.dtype.kind not in "fiub":
+        scores = np.array([number_of(value) for value in scores.tolist()])
+    if len(scores) != rows:
+        raise ValueError(f"{len(scores)} scores, not {rows}: one for each row")
+    return scores.astype(np.float64)
+
+
+def _guessed(predicted: Column) -> Task:
+    """What a model does whose reference does not say: numbers are a regression's."""
+    known = [value for value in predicted.tolist() if value is not None]
+    number = bool(known) and isinstance(known[0], int | float) and not isinstance(known[0], bool)
+    return "regression" if number else "classification"

@@ -1,0 +1,64 @@
+"""How good the model is on the rows whose label came: shown with an interval, never an alarm."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from detectors.batches import Batch, Labels
+from detectors.intervals import Estimate
+from detectors.quality import Quality
+from detectors.reading import Reading
+from detectors.reference import Reference
+from detectors.settings import Settings
+
+
+class Performance:
+    """Realised quality over the most recent labelled rows, each by its weight."""
+
+    def __init__(self, reference: Reference, settings: Settings) -> None:
+        self.quality: Quality | None = None
+
+    def update(self, batch: Batch) -> list[Reading]:
+        """Take labelled rows, and corrections of earlier ones."""
+        if not isinstance(batch, Labels):
+            return []
+        if self.quality is None:
+            self.quality = Quality(task=batch.task)
+        rows = zip(
+            batch.predicted.tolist(),
+            batch.truth.tolist(),
+            batch.was.tolist(),
+            batch.weight.tolist(),
+            batch.keys.tolist(),
+            strict=True,
+        )
+        for said, true, before, weight, key in rows:
+            if said is None or true is None:
+                continue
+            if before is None:
+                self.quality.update([(said, true)], weight=weight, keys=[key])
+            else:
+                self.quality.correct(said, before, true, weight=weight, key=key)
+        return []
+
+    def metrics(self) -> dict[str, Estimate]:
+        """Give realised metrics; empty without labels."""
+        return {} if self.quality is None else self.quality.metrics()
+
+    def state(self) -> dict[str, Any]:
+        """Give all that a restart must keep."""
+        return {"quality": None if self.quality is None else self.quality.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self.quality = None
+        if state["quality"] is not None:
+            self.quality = Quality(task=state["quality"]["task"])
+            self.quality.restore(state["quality"])
+
+    def reset(self) -> None:
+        """Nothing is latched here."""
+
+
+def performance(reference: Reference, settings: Settings) -> Performance:
+    """For every model."""
+    return Performance(reference, settings)
