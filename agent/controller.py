@@ -19,6 +19,7 @@ from agent.admin.view import Json, Refused
 from agent.by_hand import operate, roll_back
 from agent.candidates import Candidates, Links
 from agent.config import Config
+from agent.configured_reference import configured_reference
 from agent.facts import Facts, shown
 from agent.intake import Intake
 from agent.labels import Joined
@@ -28,7 +29,7 @@ from agent.retraining import Retraining
 from agent.slots import Slots
 from agent.sources.proxy import Outcome, Route
 from agent.training_data import TrainingData
-from detectors import Reading, Reference
+from detectors import Reading
 from retrain import artifact
 from retrain.artifact_store import ArtifactStore
 from retrain.decision import Action
@@ -152,7 +153,7 @@ class Controller:
         if stable is not None and stable.address != self._config.stable_upstream:
             reference = self.release.versions.reference_of(stable.digest)
         elif self._config.reference.path is not None:
-            reference = Reference.from_bytes(self._config.reference.path.read_bytes())
+            reference = configured_reference(self._config.reference)
         elif stable is not None:
             reference = self.release.versions.reference_of(stable.digest)
         known = self.intake.monitor.reference(label)

@@ -25,6 +25,7 @@ from agent.channel_ends import Peer
 from agent.channels import Channels, Receivers
 from agent.concept_child import ConceptChild
 from agent.config import Config
+from agent.configured_reference import configured_reference
 from agent.controller import Controller
 from agent.edge.routing import Routes
 from agent.edge_totals import EdgeTotals
@@ -46,7 +47,7 @@ from agent.sources.tail_formats import LoggedRequest
 from agent.state import Snapshot
 from agent.state_directory import kept_salt, locked
 from agent.upstream_watch import UpstreamWatch
-from detectors import Reading, Reference
+from detectors import Reading
 
 log = structlog.get_logger("remora.analysis")
 
@@ -95,7 +96,7 @@ class Agent:
         self.intake = Intake(
             config,
             stable=stable_version,
-            reference=_reference(config),
+            reference=configured_reference(config.reference),
             labels=LabelStore(
                 state_dir / "labels.db",
                 ttl_s=config.labels.ttl_s,
@@ -371,12 +372,6 @@ def infinite_cells(batch: Batch) -> int:
     """Cells with numbers that no measuring gives: the detectors see them beyond every bin."""
     numeric = (column for column in batch.columns.values() if column.dtype.kind == "f")
     return sum(int(np.isinf(column).sum()) for column in numeric)
-
-
-def _reference(config: Config) -> Reference | None:
-    if config.reference.path is None:
-        return None
-    return Reference.from_bytes(config.reference.path.read_bytes())
 
 
 def _capture(config: Config, salt: bytes) -> CaptureWriter | None:

@@ -25,7 +25,7 @@ def test_the_annotated_file_is_the_defaults() -> None:
 def with_examples() -> tuple[dict[str, Any], list[str]]:
     """The annotated file with its `#:` examples switched on in place of the empty lists."""
     text = (ROOT / "deploy" / "remora.yaml").read_text(encoding="utf-8")
-    empty = r"^ *(routes|features|triggers|targets|slo): \[\].*\n(?= *#:)"
+    empty = r"^ *(routes|features|triggers|targets|slo|fairness): \[\].*\n(?= *#:)"
     text = re.sub(empty, "", text, flags=re.M)
     text = re.sub(r"^( *)#: ", r"\1", text, flags=re.M)
     found = parse_yaml(text, "annotated")

@@ -112,12 +112,15 @@ def _placed(problem: "Problem", where: "Where") -> "Problem":
 def _reference_problems(config: "Config", where: "Where") -> list[Any]:
     from agent.cli.profile import read_reference
     from agent.config import Problem
+    from agent.configured_reference import configured_reference
     from agent.errors import BadInputError
+    from detectors import ProfileError
 
     assert config.reference.path is not None
     try:
         read_reference(config.reference.path)
-    except BadInputError as error:
+        configured_reference(config.reference)
+    except (BadInputError, ProfileError, OSError) as error:
         return [
             Problem(where=where(("reference", "path")), key="reference.path", message=str(error))
         ]

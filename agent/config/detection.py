@@ -31,6 +31,8 @@ class ReferenceConfig(Section):
     """Rows that make a learnt reference."""
     provisional_rows: Count = 1_000
     """Rows after which effects are shown, with state -1."""
+    key_file: FilePath | None = None
+    """Key that `path` must be signed with; null: any profile is taken."""
 
 
 class EffectConfig(Section):
@@ -49,6 +51,19 @@ class ConceptConfig(Section):
     """river's ADWIN in a child process; needs remora[concept]."""
 
 
+class FairnessConfig(Section):
+    """An attribute that groups of people are told apart by."""
+
+    attribute: ColumnName
+    """The feature."""
+    positive: Text = "1"
+    """The class that is wished for."""
+    gap_max: NotNegative | None = None
+    """Largest difference of rates between groups; null: shown, not judged."""
+    ratio_min: NotNegative | None = None
+    """Smallest ratio of selection rates; null: shown, not judged."""
+
+
 class DetectConfig(Section):
     """How drift is looked for."""
 
@@ -64,6 +79,8 @@ class DetectConfig(Section):
     """Agents that watch replicas of one model. With more than one, a single controller decides."""
     concept: ConceptConfig = ConceptConfig()
     """Further detectors of concept drift."""
+    fairness: tuple[FairnessConfig, ...] = ()
+    """Attributes that quality and predictions are compared by."""
 
 
 class LabelsConfig(Section):

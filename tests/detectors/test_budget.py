@@ -35,5 +35,5 @@ def test_replicas_that_decide_for_themselves_share_it() -> None:
     ],
 )
 def test_what_is_no_budget_is_refused(senseless: Any) -> None:
-    with pytest.raises(ValueError, match="above 0 and finite|more than all"):
+    with pytest.raises(ValueError, match=r"above 0 and finite|more than all"):
         Budget(**senseless)
