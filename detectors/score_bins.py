@@ -1,0 +1,130 @@
+"""Sums over rows by bin of a score: quantile edges, columns that add, tables that merge.
+
+A bin is closed above: it holds the values greater than the edge before it and at most its own. A
+reader must not change that: an edge is a value that was seen, and scores that come in a few
+different values keep a bin each.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+Places: TypeAlias = NDArray[np.intp]
+
+BINS: Final = 64
+
+
+def quantile_edges(values: Floats, bins: int = BINS) -> Floats:
+    """At most `bins` - 1 values that cut the rows into bins of about equal size."""
+    distinct = np.unique(values)
+    if len(distinct) <= bins:
+        return np.asarray(distinct[:-1])
+    shares = np.arange(1, bins) / bins
+    edges = np.quantile(values, shares, method="inverted_cdf")
+    return np.unique(edges[edges < distinct[-1]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BinTable:
+    """Sums by bin of one score.
+
+    `edges` are the [bins - 1] upper ends of all bins but the last, `low` and `high` the least and
+    the greatest value seen, `sums` is [bins, columns]; a column is a count or a sum over rows.
+    """
+
+    edges: Floats
+    low: float
+    high: float
+    sums: Floats
+
+    @classmethod
+    def empty(cls, values: Floats, columns: int) -> Self:
+        """No rows yet, with the edges that these values ask for."""
+        edges = quantile_edges(values)
+        sums = np.zeros((len(edges) + 1, columns))
+        return cls(edges=edges, low=math.inf, high=-math.inf, sums=sums)
+
+    @property
+    def bins(self) -> int:
+        return len(self.edges) + 1
+
+    def places(self, values: Floats) -> Places:
+        """The bin of each value; values are finite."""
+        return np.searchsorted(self.edges, values, side="left")
+
+    def plus(self, values: Floats, column: Places, amounts: Floats | None = None) -> Self:
+        """Add one for each row, or its amount, to its column in the bin of its value."""
+        columns = self.sums.shape[1]
+        flat = self.places(values) * columns + column
+        added = np.bincount(flat, amounts, minlength=self.sums.size).reshape(self.sums.shape)
+        if not len(values):
+            return self
+        return replace(
+            self,
+            low=min(self.low, float(values.min())),
+            high=max(self.high, float(values.max())),
+            sums=self.sums + added,
+        )
+
+    def merged(self, other: Self, rows: slice) -> Self:
+        """Both, exactly where the edges are the same.
+
+        Else the edges are chosen anew among those of both and rows are taken to lie evenly between
+        two edges; `rows` are the columns that count a row once. Raises ValueError for tables with
+        other columns.
+        """
+        if self.sums.shape[1] != other.sums.shape[1]:
+            raise ValueError(f"{self.sums.shape[1]} columns and {other.sums.shape[1]}")
+        if not other.sums.any():
+            return self
+        if not self.sums.any():
+            return other
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        if np.array_equal(self.edges, other.edges):
+            return replace(self, low=low, high=high, sums=self.sums + other.sums)
+        edges = np.union1d(self.edges, other.edges)
+        pooled = self._below(edges) + other._below(edges)
+        whole = self.sums.sum(axis=0, keepdims=True) + other.sums.sum(axis=0, keepdims=True)
+        if len(edges) > BINS - 1:
+            share = pooled[:, rows].sum(axis=1) / whole[0, rows].sum()
+            wanted = np.arange(1, BINS) / BINS
+            kept = np.unique(np.abs(share[:, None] - wanted).argmin(axis=0))
+            edges, pooled = edges[kept], pooled[kept]
+        below = np.concatenate([np.zeros_like(whole), pooled, whole])
+        return replace(self, edges=edges, low=low, high=high, sums=np.diff(below, axis=0))
+
+    def _below(self, limits: Floats) -> Floats:
+        """The sums at or below each limit, [limits, columns]."""
+        knots = np.concatenate([[min(self.low, *self.edges[:1])], self.edges, [self.high]])
+        cumulated = np.concatenate([np.zeros((1, self.sums.shape[1])), self.sums.cumsum(axis=0)])
+        return np.stack([np.interp(limits, knots, column) for column in cumulated.T], axis=1)
+
+    def tree(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "edges": self.edges.tolist(),
+            "low": self.low,
+            "high": self.high,
+            "sums": self.sums.tolist(),
+        }
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any], columns: int) -> Self:
+        """Read `tree` back. Raises ValueError for what cannot be such a table."""
+        try:
+            edges = np.asarray(tree["edges"], dtype=np.float64)
+            sums = np.asarray(tree["sums"], dtype=np.float64)
+            low, high = float(tree["low"]), float(tree["high"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"not a table of sums by bin: {error!r}") from error
+        fits = edges.ndim == 1 and len(edges) < BINS and sums.shape == (len(edges) + 1, columns)
+        if not fits or not np.isfinite(sums).all() or not np.isfinite(edges).all():
+            raise ValueError(f"{edges.shape} edges and sums of {sums.shape}")
+        if (np.diff(edges) <= 0).any() or not low <= high:
+            raise ValueError("edges that do not rise")
+        return cls(edges=edges, low=low, high=high, sums=sums)
