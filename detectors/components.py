@@ -28,7 +28,9 @@ PRESENT_SHARE_MIN: Final = 0.5
 
 _FOLDS: Final = 5
 _OPTIMISM_ERRORS: Final = 2.0
+#: Nats per row, and in all rows: what the best of many components of noise seems to tell.
 _INFORMATION_MIN: Final = 0.006
+_INFORMATION_ROWS: Final = 10.0
 _VARIANCE_MIN: Final = 1e-4
 #: Products of pairs that are hardly correlated are noise that shares the budget.
 _CORRELATION_MIN: Final = 0.2
@@ -135,7 +137,7 @@ def _components(
     level = np.maximum(unseen, _VARIANCE_MIN)
     # nats per row if the relation vanished: a gaussian of this variance against one of variance 1
     information = (1 / level - 1 + np.log(level)) / 2
-    good = (information >= _INFORMATION_MIN) & (
+    good = (information >= _INFORMATION_MIN + _INFORMATION_ROWS / rows) & (
         optimism <= TOLERANCE + _OPTIMISM_ERRORS / math.sqrt(rows)
     )
     if not trailing:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -89,6 +89,10 @@ class Projection:
         products[: len(self.pairs)] *= np.float32(1 / STEP**2)
         _cosines(turns, self.phases)
         return projected
+
+    def prefixed(self, prefix: str) -> Projection:
+        """Give the same projection with longer names of its outputs."""
+        return replace(self, outputs=tuple(prefix + name for name in self.outputs))
 
     def shares(self) -> dict[str, dict[str, float]]:
         """Give, for each output, how much of it each input is: shares that sum to one."""
