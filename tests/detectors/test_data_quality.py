@@ -177,6 +177,7 @@ def test_a_storm_of_new_categories_is_one_reading_and_bounded_state() -> None:
         heard += quality.update(as_table(columns))
     assert [change.detector for change in heard] == ["new_category"]
     assert "none of them in 20 rows so far" in heard[0].explain
+    assert quality.new_categories() == {"city": []}
     assert len(pickle.dumps(quality.state())) < 20_000
 
 
