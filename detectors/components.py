@@ -77,7 +77,7 @@ def fit_projection(
     outputs = [f"{prefix}pc{rank}" for rank in ranks]
     inputs = tuple(standards)
     pairs = _pairs(_correlation(np.sum(moments, axis=0)), rows, pairs_max)
-    outputs += [f"{inputs[one]}~{inputs[other]}" for one, other in pairs]
+    outputs += [f"{inputs[one]}~{inputs[other]}" for one, other, _ in pairs]
     phases: tuple[float, ...] = ()
     if fourier:
         drawn, phases = _frequencies(values, inputs, fourier)
@@ -154,22 +154,22 @@ def _components(
     return [len(variances) - i for i in chosen], weights
 
 
-def _pairs(correlation: Floats, rows: int, most: int) -> tuple[tuple[int, int], ...]:
-    """The most correlated pairs of inputs, no input in more than two, so that one strong group
-    does not take all places.
+def _pairs(correlation: Floats, rows: int, most: int) -> tuple[tuple[int, int, int], ...]:
+    """The most correlated pairs of inputs and half their correlation in 64ths; no input in more
+    than two, so that one strong group does not take all places.
     """
     first, second = np.triu_indices(len(correlation), 1)
     size = np.round(np.abs(correlation[first, second]), 6)
     order = np.argsort(-size, kind="stable")
     least = max(_CORRELATION_MIN, _CORRELATION_ERRORS / math.sqrt(rows))
-    chosen: list[tuple[int, int]] = []
+    chosen: list[tuple[int, int, int]] = []
     used: Counter[int] = Counter()
     for place in order[: most * len(correlation)].tolist():
         pair = int(first[place]), int(second[place])
         if size[place] < least or len(chosen) == most:
             break
         if max(used[pair[0]], used[pair[1]]) < _PAIRS_PER_INPUT:
-            chosen.append(pair)
+            chosen.append((*pair, round(float(correlation[pair]) * STEP / 2)))
             used.update(pair)
     return tuple(chosen)
 

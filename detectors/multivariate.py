@@ -2,14 +2,15 @@
 
 Two correlated features that stop being correlated keep their marginals: no detector of single
 features sees that. A projection of the row on a principal component does (its variance moves), and
-so does the product of the two (its mean moves, which is seen in half the rows). Leading components
-are common factors, trailing ones relations that hold nearly exactly; those in between say nothing
-that single features do not.
+so does the relation of the two, how much likelier the pair is if they are correlated (its mean
+moves, which is seen in half the rows). Leading components are common factors, trailing ones
+relations that hold nearly exactly; those in between say nothing that single features do not.
 
 What must not be broken is exactness. A row's standardised values are whole multiples of 1/64, at
-most 4 in size, and weights whole multiples of 1/2048 of a vector of length one: every partial sum
-is then a whole number below 2^24, which float32 holds exactly. So the order of summation, threads,
-the library behind `@` and how rows were cut into batches change no bit of a projection.
+most 4 in size, weights whole multiples of 1/2048 of a vector of length one, half correlations of
+1/64: every partial sum is then a whole number of at most 2^24, which float32 holds exactly. So the
+order of summation, threads, the library behind `@` and how rows were cut into batches change no bit
+of a projection.
 """
 
 from __future__ import annotations
@@ -46,11 +47,13 @@ _COSINES: Final[Singles] = np.round(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Projection:
-    """Principal components of standardised columns, products of pairs, random Fourier features.
+    """Principal components of standardised columns, relations of pairs, random Fourier features.
 
     `means`, `deviations` [inputs] standardise. `weights` are whole numbers in units of 1/2048: a
     row for each component, then one for each of `phases`, whose sum is in turns and gives a cosine.
-    `pairs` are places of two inputs. Outputs are components, then pairs, then cosines.
+    `pairs` are places of two inputs and half their correlation rho in 64ths; their relation is
+    x y - rho / 2 (x^2 + y^2), for normal columns the log-likelihood ratio of correlated against
+    independent, up to scale. Outputs are components, then pairs, then cosines.
     """
 
     inputs: tuple[str, ...]
@@ -58,7 +61,7 @@ class Projection:
     means: tuple[float, ...]
     deviations: tuple[float, ...]
     weights: Singles
-    pairs: tuple[tuple[int, int], ...] = ()
+    pairs: tuple[tuple[int, int, int], ...] = ()
     phases: tuple[float, ...] = ()
 
     def apply(self, arrays: Sequence[Column]) -> Singles:
@@ -70,7 +73,7 @@ class Projection:
         rows = len(arrays[0])
         projected = np.empty((len(self.outputs), rows), dtype=np.float32)
         components = len(self.weights) - len(self.phases)
-        sums, products = projected[:components], projected[components:]
+        sums, relations = projected[:components], projected[components:]
         turns = projected[len(projected) - len(self.phases) :]
         standard = Standard(self.means, self.deviations)
         step = min(max(256, _SLICE_VALUES // len(arrays)), max(rows, 1))
@@ -83,10 +86,10 @@ class Projection:
                 part = self.weights @ values[:, first : first + width]
                 at = slice(start + first, start + first + part.shape[1])
                 sums[:, at], turns[:, at] = part[:components], part[components:]
-            for place, (one, other) in enumerate(self.pairs):
-                np.multiply(values[one], values[other], out=products[place, start:stop])
+            for place, (one, other, half) in enumerate(self.pairs):
+                relations[place, start:stop] = _relation(values[one], values[other], half)
         sums *= _UNIT
-        products[: len(self.pairs)] *= np.float32(1 / STEP**2)
+        relations[: len(self.pairs)] *= np.float32(1 / STEP**3)
         _cosines(turns, self.phases)
         return projected
 
@@ -101,7 +104,7 @@ class Projection:
         squares[:components] = self.weights[:components].astype(np.float64) ** 2
         squares[len(squares) - len(self.phases) :] = self.weights[components:].astype(float) ** 2
         for place, pair in enumerate(self.pairs):
-            squares[components + place, list(pair)] = 1.0
+            squares[components + place, list(pair[:2])] = 1.0
         squares /= np.maximum(squares.sum(axis=1, keepdims=True), 1.0)
         return {
             name: {self.inputs[j]: float(row[j]) for j in np.argsort(-row, kind="stable")}
@@ -128,14 +131,16 @@ class Projection:
         means = tuple(float(v) for v in tree["means"])
         deviations = tuple(float(v) for v in tree["deviations"])
         phases = tuple(float(v) for v in tree["phases"])
-        pairs = tuple((int(one), int(other)) for one, other in tree["pairs"])
+        pairs = tuple((int(one), int(other), int(half)) for one, other, half in tree["pairs"])
         weights = np.array(tree["weights"], dtype=np.float32).reshape(-1, max(len(inputs), 1))
         if not 0 < len(inputs) <= COLUMNS_MAX:
             raise ValueError(f"projection: {len(inputs)} inputs, not 1 to {COLUMNS_MAX}")
         if len(weights) + len(pairs) != len(outputs) or not outputs:
             raise ValueError(f"projection: {len(outputs)} outputs of {len(weights)} weights")
-        if any(not 0 <= place < len(inputs) for pair in pairs for place in pair):
-            raise ValueError("projection: pairs must be places of inputs")
+        if any(not 0 <= p < len(inputs) for pair in pairs for p in pair[:2]) or any(
+            abs(half) > STEP / 2 for _, _, half in pairs
+        ):
+            raise ValueError("projection: pairs must be places of inputs and half a correlation")
         if not (len(means) == len(deviations) == len(inputs)) or len(phases) > len(weights):
             raise ValueError("projection: means, deviations or phases do not fit the inputs")
         figures = [*means, *deviations, *phases]
@@ -152,6 +157,12 @@ class Projection:
             pairs=pairs,
             phases=phases,
         )
+
+
+def _relation(one: Singles, other: Singles, half: int) -> Singles:
+    squares = (one * one + other * other) * np.float32(half)
+    relation: Singles = one * other * np.float32(STEP) - squares
+    return relation
 
 
 def _cosines(turns: Singles, phases: Sequence[float]) -> None:
