@@ -5,7 +5,8 @@ Numeric features are binned all at once on a uniform grid of 1,024 cells whose l
 edges; the edges were snapped to grid lines when the reference was made, in the same float32
 arithmetic, so counting is exact and not approximate: bin b holds edges[b-1] < x <= edges[b]. Cell 0
 takes NaN, cells 1 and 1023 what lies off the grid. A feature whose edges would share a cell, or
-whose values need more than float32, is sorted instead. Values are cast to float32 once, before
+whose values need more than float32, is sorted instead; so are all where numpy sorts quicker than
+the grid counts (see `sorted_counts`). Values are cast to float32 once, before
 binning; comparing an uncast value with an edge would disagree at the edge.
 """
 
@@ -31,6 +32,7 @@ from detectors.bins import (
     widened,
 )
 from detectors.columns import Column, digest_of, key_counts, numbers
+from detectors.sorted_counts import QUICK, SortedCounts
 
 __all__ = [
     "BINS", "CELLS", "HOUR_S", "MISSING", "OUTSIDE", "WIDTH", "Binner", "Bins", "CategoryBins",
@@ -51,7 +53,7 @@ class Binner:
     space.
     """
 
-    def __init__(self, features: Sequence[tuple[str, Bins]]) -> None:
+    def __init__(self, features: Sequence[tuple[str, Bins]], *, sorting: bool = QUICK) -> None:
         self.names = [name for name, _ in features]
         self._bins = dict(features)
         bins = [bins for _, bins in features]
@@ -75,6 +77,7 @@ class Binner:
             self._stops[row, : len(b.edges)] = b.lines[: len(b.edges)]
         self._last = np.array([len(b.edges) for b in grid_bins], dtype=np.int64)
         self._always_outside_check = np.array([b.low == b.high for b in grid_bins], dtype=bool)
+        self._sorted = SortedCounts(grid_bins) if sorting else None
 
     def bins_of(self, name: str) -> Bins:
         """Give the bins of one feature."""
@@ -94,6 +97,11 @@ class Binner:
         if not rows:
             return counts
         present = [(g, i) for g, i in enumerate(self._grid) if self.names[i] in columns]
+        if self._sorted is not None and present:
+            places, features = zip(*present, strict=True)
+            arrays = [numbers(columns[self.names[i]]) for i in features]
+            counts[list(features)] = self._sorted.count(places, arrays)
+            present = []
         for start in range(0, len(present), _GROUP_FEATURES):
             self._count_grid(columns, rows, present[start : start + _GROUP_FEATURES], counts)
         for i, bins in self._plain:
