@@ -90,11 +90,21 @@ def fit_numeric(points: Points, minimum: float, maximum: float) -> NumericBins:
         shares = np.arange(1, BINS) / BINS
         edges = np.unique(points.quantiles(shares))
         edges = edges[edges < maximum]
+    return fit_edges(edges, points, (low, high))
+
+
+def fit_edges(
+    edges: NDArray[np.float64], points: Points, limits: tuple[float, float]
+) -> NumericBins:
+    """Give bins with these edges, which rise: snapped to a grid over `points`, where there can be
+    one. Beyond `limits` a value is outside.
+    """
+    values = np.array(points.values)
     for low_share, high_share in _GRID_RANGES:
-        snapped = _snap(edges, values, _grid_range(points, low_share, high_share), (low, high))
+        snapped = _snap(edges, values, _grid_range(points, low_share, high_share), limits)
         if snapped is not None:
             return snapped
-    return NumericBins(edges=tuple(edges.tolist()), low=low, high=high)
+    return NumericBins(edges=tuple(edges.tolist()), low=limits[0], high=limits[1])
 
 
 def widened(bins: NumericBins) -> NumericBins:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from detectors.bins import WIDTH
 from detectors.columns import Column, Table
+from detectors.derivation import Derivation
 from detectors.feature_profile import (
     NAME_CHARACTERS_MAX,
     NAMED_ROWS_MIN,
@@ -81,8 +82,10 @@ class Reference:
     """Profiles of all features, of what the model said and of what came true, as one value.
 
     `prediction` is the model's output, `score` its score where the class is the prediction,
-    `label` the distribution of labels. `derivation` says how columns are derived from rows; those
-    that are plain features stand among `features`, the multivariate ones are `projections`.
+    `label` the distribution of labels. `columns` are the features' columns in their
+    order as they come, text and vectors too; empty where nobody knows. `derivation` says how
+    columns are derived from rows; those that are plain features stand among `features`, the
+    multivariate ones are `projections`.
     `quality` holds facts of the rows themselves: `duplicate_ratio`, the share of rows that repeat
     an earlier one of their tick.
     """
@@ -92,7 +95,8 @@ class Reference:
     score: FeatureProfile | None = None
     label: FeatureProfile | None = None
     projections: tuple[FeatureProfile, ...] = ()
-    derivation: Mapping[str, Any] | None = None
+    derivation: Derivation | None = None
+    columns: tuple[str, ...] = ()
     segments: Segments | None = None
     rows: int
     tick_rows: int
@@ -118,6 +122,11 @@ class Reference:
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, in the order of the schema."""
         return tuple(feature.name for feature in self.features)
+
+    def profiles(self) -> tuple[FeatureProfile, ...]:
+        """Give every profile: features, projections, then prediction, score and label."""
+        outputs = (self.prediction, self.score, self.label)
+        return (*self.features, *self.projections, *(p for p in outputs if p is not None))
 
     @cached_property
     def digest(self) -> str:
@@ -146,7 +155,7 @@ class Reference:
 
     def derive(self, table: Table) -> dict[str, Column]:
         """Give the derived columns of some rows; none without a derivation."""
-        return {}
+        return {} if self.derivation is None else self.derivation.derive(table)
 
     def accept(self) -> Reference:
         """Say that a person has confirmed this reference. Its digest stays the same."""
@@ -235,7 +244,8 @@ def _content(reference: Reference) -> dict[str, Any]:
         "learnt": reference.learnt,
         "features": [feature_tree(feature) for feature in reference.features],
         "projections": [feature_tree(feature) for feature in reference.projections],
-        "derivation": reference.derivation,
+        "columns": list(reference.columns),
+        "derivation": None if reference.derivation is None else reference.derivation.tree(),
         "segments": None
         if segments is None
         else {
@@ -269,7 +279,8 @@ def _reference_from(tree: Mapping[str, Any]) -> Reference:
         score=outputs["score"],
         label=outputs["label"],
         projections=tuple(feature_from(feature) for feature in tree["projections"]),
-        derivation=tree["derivation"],
+        columns=tuple(str(name) for name in tree["columns"]),
+        derivation=None if tree["derivation"] is None else Derivation.from_tree(tree["derivation"]),
         segments=_segments_from(tree["segments"], len(features)),
         rows=int(tree["rows"]),
         tick_rows=int(tree["tick_rows"]),

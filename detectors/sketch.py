@@ -14,7 +14,7 @@ dropped (Misra and Gries 1982): each count is then too small by at most rows / c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -67,12 +67,17 @@ class Points:
 
 
 class QuantileSketch:
-    """Quantiles of finite values in at most some 512 values per doubling of the rows."""
+    """Quantiles of finite values in at most some 512 values per doubling of the rows.
 
-    def __init__(self) -> None:
+    `level_values` makes the levels smaller, and the rank error larger; different values are then
+    not counted exactly.
+    """
+
+    def __init__(self, *, level_values: int | None = None) -> None:
+        self._level_values = _LEVEL_VALUES_MAX if level_values is None else level_values
         self._levels: list[Floats] = [np.empty(0)]
         self._keep_odd: list[int] = [0]
-        self._distinct: dict[float, int] | None = {}
+        self._distinct: dict[float, int] | None = {} if level_values is None else None
 
     def update(self, values: NDArray[Any]) -> None:
         """Add finite values, in any order."""
@@ -86,7 +91,7 @@ class QuantileSketch:
                 self._levels.append(np.empty(0))
                 self._keep_odd.append(0)
             held = np.concatenate((self._levels[level], carried))
-            if len(held) <= _LEVEL_VALUES_MAX:
+            if len(held) <= self._level_values:
                 self._levels[level] = held
                 return
             held.sort()
@@ -105,8 +110,12 @@ class QuantileSketch:
             return _thin(
                 values, np.array([float(self._distinct[v]) for v in values.tolist()]), exact=True
             )
+        return weighted_points([self])
+
+    def weighted(self) -> tuple[Floats, Floats]:
+        """Give the values held and their weights, [n] each."""
         weights = [np.full(len(level), 2.0**height) for height, level in enumerate(self._levels)]
-        return _thin(np.concatenate(self._levels), np.concatenate(weights), exact=False)
+        return np.concatenate(self._levels), np.concatenate(weights)
 
     def _count_distinct(self, ordered: Floats) -> None:
         if self._distinct is None:
@@ -120,6 +129,13 @@ class QuantileSketch:
             self._distinct[value] = self._distinct.get(value, 0) + count
         if len(self._distinct) > POINTS_MAX:
             self._distinct = None
+
+
+def weighted_points(sketches: Sequence[QuantileSketch]) -> Points:
+    """Freeze several sketches as the one of all their rows."""
+    parts = [sketch.weighted() for sketch in sketches]
+    values = np.concatenate([values for values, _ in parts])
+    return _thin(values, np.concatenate([weights for _, weights in parts]), exact=False)
 
 
 def _thin(values: Floats, weights: Floats, *, exact: bool) -> Points:
@@ -162,3 +178,8 @@ def heaviest(counts: dict[str, int]) -> tuple[dict[str, int], bool]:
         return counts, True
     cut = sorted(counts.values(), reverse=True)[KEYS_MAX]
     return {key: count - cut for key, count in counts.items() if count > cut}, False
+
+
+def by_count(counts: Mapping[str, int]) -> list[str]:
+    """Order category digests by falling count, equal ones by digest."""
+    return sorted(counts, key=lambda digest: (-counts[digest], digest))

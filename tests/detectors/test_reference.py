@@ -146,8 +146,8 @@ def test_hardly_any_rows_are_ordinary_too(rows: int) -> None:
 def test_nothing_to_build_from_and_an_unknown_kind_are_refused() -> None:
     with pytest.raises(ProfileError, match="no column"):
         build_reference({})
-    with pytest.raises(ProfileError, match="'x': kind 'text'"):
-        build_reference({"x": [1, 2]}, kinds={"x": "text"})
+    with pytest.raises(ProfileError, match="'x': kind 'odd'"):
+        build_reference({"x": [1, 2]}, kinds={"x": "odd"})
     with pytest.raises(ProfileError, match="timestamps"):
         build_reference({"x": [1, 2]}, timestamps=[1])
 
