@@ -1,56 +1,116 @@
-"""Two references of parts of the same rows become one: counts add, bins are chosen again."""
+"""Two references of parts of the same rows become one: counts add.
 
+Parts with one layout (`reference build --like`: the same bins, derivation, hours, segments) add
+exactly. Otherwise bins are chosen again from what each part keeps of its values, and what rests on
+rows that are gone is dropped: `dropped` says what.
+"""
+
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from detectors.binning import MISSING, OUTSIDE, fit_numeric, numeric_counts
+from detectors.bins import MISSING, OUTSIDE, CategoryBins, NumericBins, fit_numeric, numeric_counts
+from detectors.estimation import EstimationTable
+from detectors.feature_profile import FeatureProfile, Keys, ProfileError
 from detectors.profiles import categorical_profile, numeric_profile
-from detectors.reference import (
-    FeatureProfile,
-    Keys,
-    LabelledBaseline,
-    ProfileError,
-    Reference,
-)
+from detectors.reference import LabelledBaseline, Reference, Segments
 from detectors.sketch import Points, heaviest
+
+_OUTPUTS = ("prediction", "score", "label")
 
 
 def merge(a: Reference, b: Reference) -> Reference:
     """Merge two references; which comes first makes no difference within the sketch's error.
 
-    Bins and counts come from the merged sketches: exact for features with at most 256 different
-    values, else within a rank error of 1/512 per part, which the evidence allows for. The
-    calibration is the worse of the two parts. An empty part changes nothing. Raises ProfileError if
-    the parts have different features or kinds.
+    Features whose bins are equal add exactly. For the others bins and counts come from the merged
+    sketches: exact for features with at most 256 different values, else within a rank error of
+    1/512 per part, which the evidence allows for. The calibration is the worse of the two parts. An
+    empty part changes nothing. The result is not signed. Raises ProfileError if the parts have
+    different features, outputs, kinds or tasks.
     """
     if not a.rows or not b.rows:
         return a if a.rows else b
-    theirs = {feature.name: feature for feature in b.features}
-    odd = sorted(set(a.feature_names) ^ set(theirs))
-    if odd or (a.prediction is None) != (b.prediction is None):
-        raise ProfileError(f"references differ in their columns: {odd or ['the prediction']}")
-    prediction = None
-    if a.prediction is not None and b.prediction is not None:
-        prediction = _merge_feature(a.prediction, b.prediction)
-    baseline = a.baseline or b.baseline
-    if a.baseline is not None and b.baseline is not None:
-        baseline = LabelledBaseline(
-            rows=a.baseline.rows + b.baseline.rows, errors=a.baseline.errors + b.baseline.errors
-        )
     if a.task != b.task and a.task is not None and b.task is not None:
         raise ProfileError(f"references differ in their task: {a.task} and {b.task}")
+    own, theirs = ({p.name: p for p in _kept(*pair)} for pair in ((a, b), (b, a)))
+    odd = sorted(set(own) ^ set(theirs))
+    outputs = [
+        name for name in _OUTPUTS if (getattr(a, name) is None) != (getattr(b, name) is None)
+    ]
+    if odd or outputs:
+        words = [*odd, *(f"the {name}" for name in outputs)]
+        raise ProfileError(f"references differ in their columns: {odd}")
+    derived = _same_derivation(a, b)
+    others = {p.name: p for p in b.projections}
     return Reference(
-        features=tuple(_merge_feature(own, theirs[own.name]) for own in a.features),
-        prediction=prediction,
+        features=tuple(_merge_feature(profile, theirs[name]) for name, profile in own.items()),
+        prediction=_merge_output(a.prediction, b.prediction),
+        score=_merge_output(a.score, b.score),
+        label=_merge_output(a.label, b.label),
+        projections=tuple(_merge_feature(p, others[p.name]) for p in a.projections)
+        if derived
+        else (),
+        derivation=a.derivation if derived else None,
+        columns=a.columns if a.columns == b.columns else (),
+        segments=_merge_segments(a, b),
         rows=a.rows + b.rows,
         tick_rows=max(a.tick_rows, b.tick_rows),
         ordered=a.ordered and b.ordered,
         task=a.task or b.task,
-        baseline=baseline,
+        baseline=_merge_baselines(a.baseline, b.baseline),
+        quality=_merge_quality(a.quality, b.quality),
         learnt=a.learnt or b.learnt,
         accepted=a.accepted and b.accepted,
     )
+
+
+def dropped(a: Reference, b: Reference) -> list[str]:
+    """Say in words what a merger of these two loses; nothing for parts with one layout."""
+    if not a.rows or not b.rows:
+        return []
+    lost = []
+    if not _same_derivation(a, b) and (a.derivation is not None or b.derivation is not None):
+        lost.append("what is derived from several columns, text and vectors")
+    theirs = {p.name: p for p in b.profiles()}
+    seasonal = [
+        p.name
+        for p in a.profiles()
+        if p.name in theirs
+        and (p.phases or theirs[p.name].phases)
+        and not same_bins(p, theirs[p.name])
+    ]
+    if seasonal:
+        lost.append(f"the seasons of {', '.join(seasonal)}")
+    if (a.segments is not None or b.segments is not None) and _merge_segments(a, b) is None:
+        lost.append("segments")
+    return lost
+
+
+def same_bins(a: FeatureProfile, b: FeatureProfile) -> bool:
+    """Say whether counts of the two mean the same, bin by bin."""
+    if isinstance(a.bins, CategoryBins) and isinstance(b.bins, CategoryBins):
+        return a.bins.top == b.bins.top
+    return a.bins == b.bins
+
+
+def _same_derivation(a: Reference, b: Reference) -> bool:
+    if a.derivation is None or b.derivation is None:
+        return a.derivation is b.derivation
+    names = [tuple(p.name for p in r.projections) for r in (a, b)]
+    return a.derivation.tree() == b.derivation.tree() and names[0] == names[1]
+
+
+def _kept(a: Reference, b: Reference) -> list[FeatureProfile]:
+    """The features of `a`; without those derived in another way than in `b`."""
+    if _same_derivation(a, b) or a.derivation is None:
+        return list(a.features)
+    derived = set(a.derivation.features)
+    return [profile for profile in a.features if profile.name not in derived]
+
+
+def _merge_output(a: FeatureProfile | None, b: FeatureProfile | None) -> FeatureProfile | None:
+    return None if a is None or b is None else _merge_feature(a, b)
 
 
 def _merge_feature(a: FeatureProfile, b: FeatureProfile) -> FeatureProfile:
@@ -59,32 +119,61 @@ def _merge_feature(a: FeatureProfile, b: FeatureProfile) -> FeatureProfile:
         raise ProfileError(
             f"feature {a.name!r} is {a.kind} in one reference, {b.kind} in the other"
         )
-    missing = a.counts[MISSING] + b.counts[MISSING]
     if "categorical" in kinds:
-        present = sum(p.rows - p.counts[MISSING] for p in (a, b) if p.kind == "categorical")
-        merged = categorical_profile(a.name, _merge_keys(a.keys, b.keys), present, missing)
+        merged = _merge_categories(a, b)
+    elif isinstance(a.bins, NumericBins) and a.bins == b.bins and kinds == {a.kind}:
+        merged = replace(_numeric(a, b, a.bins), kind=a.kind)
     else:
-        nothing = Points(values=(), weights=(), exact=True)
-        points = (a.points or nothing).merged(b.points or nothing)
-        low = float(np.fmin(a.minimum, b.minimum))
-        high = float(np.fmax(a.maximum, b.maximum))
-        bins = fit_numeric(points, low, high)
-        merged = numeric_profile(
-            name=a.name,
-            kind="boolean" if kinds == {"boolean"} else "numeric",
-            points=points,
-            bins=bins,
-            counts=numeric_counts(points, bins),
-            range_=(low, high),
-            lost=(missing, a.counts[OUTSIDE] + b.counts[OUTSIDE]),
-            exact=points.exact,
+        merged = replace(
+            _numeric(a, b, None), kind="boolean" if kinds == {"boolean"} else "numeric"
         )
+    types = {profile.type for profile in (a, b) if _has_values(profile)} or {a.type}
+    numeric = types == {"integer", "number"}
     return replace(
         merged,
+        type="number" if numeric else max(types),
         phi=max(a.phi, b.phi),
         tolerance=max(a.tolerance, b.tolerance),
         sensitive=a.sensitive or b.sensitive,
     )
+
+
+def _numeric(a: FeatureProfile, b: FeatureProfile, bins: NumericBins | None) -> FeatureProfile:
+    """Add what both know; in `bins`, which both have, or in bins chosen from their sketches."""
+    nothing = Points(values=(), weights=(), exact=True)
+    points = (a.points or nothing).merged(b.points or nothing)
+    low, high = float(np.fmin(a.minimum, b.minimum)), float(np.fmax(a.maximum, b.maximum))
+    lost = (a.counts[MISSING] + b.counts[MISSING], a.counts[OUTSIDE] + b.counts[OUTSIDE])
+    if bins is not None:
+        counts, exact = np.add(a.counts, b.counts), a.counts_exact and b.counts_exact
+    else:
+        bins = fit_numeric(points, low, high)
+        counts, exact = numeric_counts(points, bins), points.exact
+    return numeric_profile(
+        name=a.name,
+        kind=a.kind,
+        points=points,
+        bins=bins,
+        counts=counts,
+        range_=(low, high),
+        lost=lost,
+        exact=exact,
+    )
+
+
+def _merge_categories(a: FeatureProfile, b: FeatureProfile) -> FeatureProfile:
+    missing = a.counts[MISSING] + b.counts[MISSING]
+    present = sum(p.rows - p.counts[MISSING] for p in (a, b) if p.kind == "categorical")
+    keys = _merge_keys(a.keys, b.keys)
+    if not (isinstance(a.bins, CategoryBins) and isinstance(b.bins, CategoryBins)):
+        return categorical_profile(a.name, keys, present, missing)
+    if a.bins.top != b.bins.top:
+        return categorical_profile(a.name, keys, present, missing)
+    both = CategoryBins(
+        top=a.bins.top, others=a.bins.others | b.bins.others, open=a.bins.open or b.bins.open
+    )
+    added = None if keys.exact else np.add(a.counts, b.counts)
+    return categorical_profile(a.name, keys, present, missing, like=both, top_counts=added)
 
 
 def _has_values(profile: FeatureProfile) -> bool:
@@ -105,3 +194,49 @@ def _merge_keys(a: Keys | None, b: Keys | None) -> Keys:
         names={digest: name for digest, name in sorted(names.items()) if digest in kept},
         exact=whole and a.exact and b.exact,
     )
+
+
+def _merge_segments(a: Reference, b: Reference) -> Segments | None:
+    own, theirs = a.segments, b.segments
+    if own is None or theirs is None or not _same_derivation(a, b):
+        return None
+    same = all(same_bins(p, q) for p, q in zip(a.features, b.features, strict=False))
+    if own.column != theirs.column or a.feature_names != b.feature_names or not same:
+        return None
+    names = own.names if len(own.names) >= len(theirs.names) else theirs.names
+    if not {*own.names, *theirs.names} <= {*names}:
+        return None
+    counts = np.zeros((len(names), *own.counts.shape[1:]), dtype=np.int64)
+    for segments in (own, theirs):
+        for name, part in zip(segments.names, segments.counts, strict=True):
+            counts[names.index(name)] += part
+    counts.setflags(write=False)
+    return Segments(column=own.column, names=names, counts=counts)
+
+
+def _merge_baselines(
+    a: LabelledBaseline | None, b: LabelledBaseline | None
+) -> LabelledBaseline | None:
+    if a is None or b is None:
+        return a or b
+    estimation = a.estimation or b.estimation
+    if a.estimation is not None and b.estimation is not None:
+        try:
+            table = EstimationTable.from_tree(a.estimation)
+            estimation = table.merged(EstimationTable.from_tree(b.estimation)).tree()
+        except ValueError:  # of other classes or edges: neither stands for both
+            estimation = None
+    return LabelledBaseline(rows=a.rows + b.rows, errors=a.errors + b.errors, estimation=estimation)
+
+
+def _merge_quality(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
+    """Facts of both parts, by their number of blocks; the spread of the more spread one."""
+    blocks = [max(part.get("duplicate_blocks", 0.0), 0.0) for part in (a, b)]
+    if not all(blocks):
+        return dict(a if blocks[0] else b)
+    mean = np.average([part.get("duplicate_ratio", 0.0) for part in (a, b)], weights=blocks)
+    return {
+        "duplicate_ratio": float(f"{mean:.4g}"),
+        "duplicate_spread": max(part.get("duplicate_spread", 0.0) for part in (a, b)),
+        "duplicate_blocks": sum(blocks),
+    }

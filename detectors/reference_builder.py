@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.baseline_rows import BaselineRows, guess_task
 from detectors.bins import BINS, MISSING, OUTSIDE, Bins, CategoryBins, NumericBins
 from detectors.calibration import detectable_shift, significant
 from detectors.column_kinds import KINDS, PLAIN_KINDS, column_kinds
@@ -22,7 +23,6 @@ from detectors.counted_rows import CountedRows
 from detectors.derivation import Derivation
 from detectors.duplicates import CopyCounter
 from detectors.feature_rows import FeatureRows, type_of
-from detectors.labelled_rows import LabelledRows, guess_task
 from detectors.profiles import like_profile, opened, profile_of, without_names
 from detectors.reference import (
     FeatureKind,
@@ -115,7 +115,7 @@ class ReferenceBuilder:
         self._seasonal: dict[int, CountedRows] = {}
         self._segments: SegmentRows | None = None
         self._opened = False
-        self._labelled: LabelledRows | None = None
+        self._labelled: BaselineRows | None = None
         self._copies = CopyCounter()
         self.rows = 0
         self.malformed: dict[str, str] = {}  # columns that were left out of a chunk, and why
@@ -191,7 +191,7 @@ class ReferenceBuilder:
         if truth is not None and table.rows and self._task is None:
             self._task = guess_task(truth, scored=self._roles.score is not None)
         if self._labelled is None and (errors is not None or truth is not None):
-            self._labelled = LabelledRows(self._task or "classification")
+            self._labelled = BaselineRows(self._task or "classification")
         if self._labelled is None:
             return
         if errors is not None:

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from detectors.baseline_rows import class_names, classes_of_scores
 from detectors.columns import Column, Table, numbers
-from detectors.labelled_rows import class_names, classes_of_scores
 from detectors.reference import Task
 
 
