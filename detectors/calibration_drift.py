@@ -48,9 +48,12 @@ class CalibrationDetector:
 
     Parameters
     ----------
-    edges, rows, positives, score_sums
+    edges, rows, positives
         The labelled reference by score bin: inner edges [bins - 1], rows [bins], rows that turned
-        out positive (or right) [bins], sums of their scores [bins] (None: scores in mid-bin).
+        out positive (or right) [bins].
+    score_sums, calibrated
+        Sums of the scores [bins], or a smooth rate of each bin [bins]: what tells rows of a bin, or
+        bins of a cell, apart.
     false_alarms_per_month
         This detector's share of the budget, all bets together.
     ticks_per_month
@@ -76,6 +79,7 @@ class CalibrationDetector:
         rows: Sequence[float] | Floats | None = None,
         positives: Sequence[float] | Floats | None = None,
         score_sums: Sequence[float] | Floats | None = None,
+        calibrated: Sequence[float] | Floats | None = None,
         false_alarms_per_month: float = 0.06,
         ticks_per_month: float = 43_200,
         effect_min: float = 0.02,
@@ -95,7 +99,9 @@ class CalibrationDetector:
         )
         self._given: ScoreLevel | None = None
         if rows is not None and positives is not None:
-            given = score_level(self._edges, rows, positives, score_sums)
+            given = score_level(
+                self._edges, rows, positives, score_sums=score_sums, calibrated=calibrated
+            )
             self._given = given if given.total > 0 else None
         self.rows = 0
         self.skipped = 0  # rows without a probability, or with another outcome than 0 and 1
@@ -174,7 +180,7 @@ class CalibrationDetector:
             return taken
         counts, self._learning = self._learning, np.zeros_like(self._learning)
         learnt = ScoreLevel(
-            edges=self._edges, rows=counts[0], positives=counts[1], score_sums=counts[2]
+            edges=self._edges, rows=counts[0], positives=counts[1], guess_sums=counts[2]
         )
         if self._origin is None:
             self._begin(learnt)

@@ -92,16 +92,16 @@ class Bets:
     def recent_shares(self) -> Floats:
         """Give the share of each cell among recent rows, [cells]."""
         total = float(self._recent.sum())
-        return self._recent / total if total > 0 else self.cells.shares
+        shares: Floats = self._recent / total if total > 0 else self.cells.shares
+        return shares
 
     def group(self, scores: Floats, outcomes: Floats, origin: Cells, rows_at_once: int) -> Group:
         """Cut rows into groups, and price the bets on each."""
-        cells = self.cells.place(scores)
+        cells, expected = self.cells.expected(scores)
         counts = np.bincount(cells, minlength=len(self._recent))
         self._recent = self._recent * math.exp(-len(scores) / MEMORY_ROWS) + counts
         third = self.cells.third[cells]
-        expected = self.cells.expected(scores, cells)
-        first = expected if origin is self.cells else origin.expected(scores, origin.place(scores))
+        first = expected if origin is self.cells else origin.expected(scores)[1]
         starts = np.arange(0, len(scores), rows_at_once)
         sums = np.zeros((len(scores), SUMS, THIRDS))
         summed = np.stack(
@@ -174,7 +174,8 @@ class Bets:
 
     def since(self, pattern: int) -> Floats:
         """Give the sums [5, 3] over the rows since that pattern's change."""
-        return self._since[pattern].copy()
+        sums: Floats = self._since[pattern].copy()
+        return sums
 
     def latch(self) -> None:
         """The alarm was counted: evidence starts anew, the rows since the change stay."""

@@ -143,6 +143,28 @@ def test_scores_that_move_are_no_change_of_what_they_mean(seed: int) -> None:
         assert feed(watching, rng, 5_000, meaning=boasting, shape=shape, at_once=1_000) == []
 
 
+@pytest.mark.parametrize("told", ["sums", "rates", "neither"])
+def test_scores_that_take_few_values_are_ordinary(told: str) -> None:
+    """Each stands at the upper edge of its bin, which is nothing to be alarmed by."""
+    rng = np.random.default_rng(14)
+    values = np.array([0.1, 0.5, 0.9])
+    rows, positives = np.array([2_000.0] * 3), np.array([300.0, 1_000.0, 1_700.0])
+    given = {"sums": {"score_sums": rows * values}, "rates": {"calibrated": positives / rows}}
+    watching = CalibrationDetector(
+        edges=[0.1, 0.5],
+        rows=rows,
+        positives=positives,
+        ticks_per_month=100.0,
+        **given.get(told, {}),
+    )
+    for _ in range(30):
+        which = rng.integers(0, 3, 1_000)
+        outcomes = rng.random(1_000) < (positives / rows)[which]
+        assert watching.update(values[which], outcomes) == []
+    outcomes = rng.random(1_000) < 0.5
+    assert watching.update(rng.choice(values, 1_000), outcomes)[0].state is State.DRIFT
+
+
 def test_a_return_is_said_and_the_next_change_is_seen() -> None:
     watching, rng = detector(5), np.random.default_rng(5)
     said: list[str] = []
