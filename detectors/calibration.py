@@ -28,6 +28,9 @@ Floats = NDArray[np.float64]
 #: A shift of the mean below this many standard deviations is declared irrelevant.
 TOLERANCE: Final = 0.02
 
+#: The smallest alternative of the evidence, in the same unit.
+TILT_MIN: Final = 0.07
+
 #: Standard errors of the reference that are granted to the null hypothesis.
 REFERENCE_ERRORS: Final = 3.0
 
@@ -84,6 +87,13 @@ def slack(tolerance: float, rows: float) -> float:
     """
     wander = max(tolerance - TOLERANCE, 0.0)
     return wander + float(np.hypot(TOLERANCE, REFERENCE_ERRORS / np.sqrt(max(rows, 1.0))))
+
+
+def detectable_shift(tolerance: float, phi: float, rows: float) -> float:
+    """Give the smallest shift, in standard deviations, that evidence can ever find: half of the
+    smallest tilt beyond the null hypothesis. Below that even the right alternative loses.
+    """
+    return slack(tolerance, rows / phi) + TILT_MIN / 2
 
 
 def significant(value: float) -> float:

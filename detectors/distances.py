@@ -4,6 +4,10 @@ once.
 Every function takes counts or probabilities of shape [features, bins] and gives [features]. Only
 ordered bins have a cumulative sum that means something, so `ks` and `wasserstein` are told which
 bins those are. These are effects: they say how far, never how sure.
+
+Each has a corrected form, less what chance alone gives when nothing has changed. Chance is always
+(1/n + 1/m) times a figure of the reference: n rows against m. What is a distance and no square is
+corrected in squares, where chance adds up.
 """
 
 from __future__ import annotations
@@ -18,9 +22,19 @@ Floats = NDArray[np.float64]
 #: Shares below this count as this much, so that one empty bin does not make PSI infinite.
 SHARE_MIN: Final = 1e-4
 
-#: E[K^2] of the Kolmogorov distribution: what squared KS is on average when nothing has changed
-#: (Kolmogorov 1933).
-KS_NULL_SQUARE: Final = np.pi**2 / 12.0
+#: The mean of the largest squared gap of a Brownian bridge at the edges of 1, 2, ... 16 equal bins,
+#: by simulation. The limit for many bins is pi^2 / 12 = .822 (Kolmogorov 1933).
+_BRIDGE_SQUARE: Final = (
+    *(0.0, 0.251, 0.344, 0.399, 0.438, 0.466, 0.489, 0.508),
+    *(0.523, 0.537, 0.549, 0.559, 0.568, 0.577, 0.584, 0.592),
+)
+#: The mean of the largest of 1, 2, ... 18 independent chi-squared values of one degree of freedom.
+_LARGEST_SQUARE: Final = (
+    *(1.0, 1.633, 2.101, 2.469, 2.776, 3.034, 3.26, 3.459, 3.64),
+    *(3.799, 3.947, 4.089, 4.216, 4.333, 4.449, 4.547, 4.649, 4.743),
+)
+#: Bins that hold less of the reference hardly ever hold the largest gap.
+_GAP_SHARE_MIN: Final = 0.01
 
 
 def shares(counts: NDArray[Any]) -> Floats:
@@ -54,10 +68,30 @@ def psi_corrected(p: Floats, q: Floats, rows: Floats, reference_rows: Floats) ->
     chi-squared with bins - 1 degrees of freedom (Yurdakul 2018). `rows` and `reference_rows` have
     shape [features].
     """
-    bins = (p > 0).sum(axis=1)
-    chance = (bins - 1) * (1.0 / np.maximum(rows, 1) + 1.0 / np.maximum(reference_rows, 1))
-    corrected: Floats = np.where(rows > 0, np.maximum(psi(p, q) - chance, 0.0), 0.0)
+    excess = psi(p, q) - _freedom(p) * chance(rows, reference_rows)
+    corrected: Floats = np.where(rows > 0, np.maximum(excess, 0.0), 0.0)
     return corrected
+
+
+def chance(rows: Floats, reference_rows: Floats) -> Floats:
+    """Give 1/n + 1/m, what all chance is in proportion to; rows below one count as one."""
+    result: Floats = 1.0 / np.maximum(rows, 1) + 1.0 / np.maximum(reference_rows, 1)
+    return result
+
+
+def less_chance(distance: Floats, null: Floats, rows: Floats, reference_rows: Floats) -> Floats:
+    """Correct a distance in squares: sqrt(max(0, D^2 - null (1/n + 1/m))), 0 without rows.
+
+    `null` [features] is that of `js_null`, `ks_null`, `wasserstein_null` or `cramers_v_null`.
+    """
+    left: Floats = distance**2 - null * chance(rows, reference_rows)
+    corrected: Floats = np.where(rows > 0, np.sqrt(np.maximum(left, 0.0)), 0.0)
+    return corrected
+
+
+def _freedom(p: Floats) -> Floats:
+    freedom: Floats = np.maximum((p > 0).sum(axis=1) - 1.0, 0.0)
+    return freedom
 
 
 def js(p: Floats, q: Floats) -> Floats:
@@ -68,6 +102,33 @@ def js(p: Floats, q: Floats) -> Floats:
         right = np.where(q > 0, q * np.log2(q / middle), 0.0).sum(axis=1)
     distance: Floats = np.sqrt(np.clip((left + right) / 2, 0.0, 1.0))
     return distance
+
+
+def js_null(p: Floats) -> Floats:
+    """Give what squared JS is by chance: (bins - 1) / (8 ln 2), times 1/n + 1/m."""
+    null: Floats = _freedom(p) / (8 * np.log(2))
+    return null
+
+
+def cramers_v(p: Floats, q: Floats) -> Floats:
+    """Cramer's V of the table of two rows, reference and window, from 0 (equal) to 1 (shares that
+    never meet).
+
+    Both rows have the same weight, so that the figure does not depend on how many rows were
+    compared with how many: sqrt(sum (p - q)^2 / (2 (p + q))) (Cramer 1946).
+    """
+    together = p + q
+    terms = np.divide((p - q) ** 2, together, out=np.zeros_like(together), where=together > 0)
+    distance: Floats = np.sqrt(np.clip(terms.sum(axis=1) / 2, 0.0, 1.0))
+    return distance
+
+
+def cramers_v_null(p: Floats) -> Floats:
+    """Give what squared V is by chance: (bins - 1) / 4, times 1/n + 1/m (as Bergsma 2013 has it,
+    for rows of equal weight).
+    """
+    null: Floats = _freedom(p) / 4
+    return null
 
 
 def ks(p: Floats, q: Floats, ordered: NDArray[np.bool_]) -> Floats:
@@ -84,13 +145,21 @@ def ks(p: Floats, q: Floats, ordered: NDArray[np.bool_]) -> Floats:
     return distance
 
 
-def ks_corrected(distance: Floats, rows: Floats, reference_rows: Floats) -> Floats:
-    """KS less what chance alone gives, in squares: sqrt(max(0, KS^2 - pi^2/12 (1/n + 1/m))); 0
-    without rows.
+def ks_null(p: Floats, ordered: NDArray[np.bool_]) -> Floats:
+    """Give what squared KS is by chance, times 1/n + 1/m.
+
+    With an order: that of a bridge over as many equal bins, less where the shares are so unequal
+    that no edge comes near the middle. Without: the largest of the bins' own variances, the k-th
+    largest of them counting as the largest of k.
     """
-    chance = KS_NULL_SQUARE * (1.0 / np.maximum(rows, 1) + 1.0 / np.maximum(reference_rows, 1))
-    corrected: Floats = np.where(rows > 0, np.sqrt(np.maximum(distance**2 - chance, 0.0)), 0.0)
-    return corrected
+    upto = np.cumsum(p, axis=1)
+    middle = 4 * (upto * (1 - upto)).max(axis=1)
+    bins = np.clip((p >= _GAP_SHARE_MIN).sum(axis=1), 1, len(_BRIDGE_SQUARE))
+    with_order = np.maximum(np.array(_BRIDGE_SQUARE)[bins - 1], 0.25) * middle
+    variances = -np.sort(-p * (1 - p), axis=1)
+    without = (variances * np.array(_LARGEST_SQUARE)[: p.shape[1]]).max(axis=1)
+    null: Floats = np.where(ordered, with_order, without)
+    return null
 
 
 def wasserstein(p: Floats, q: Floats, edges: Floats) -> Floats:
@@ -103,11 +172,41 @@ def wasserstein(p: Floats, q: Floats, edges: Floats) -> Floats:
     """
     p_inside, q_inside = shares(p), shares(q)
     gap = np.abs(np.cumsum(q_inside - p_inside, axis=1))[:, :-1]
-    centres = (edges[:, 1:] + edges[:, :-1]) / 2  # mass sits in the middle of its bin
-    steps = np.nan_to_num(np.diff(centres, axis=1), nan=0.0, posinf=0.0, neginf=0.0)
+    steps = _steps(edges)
     has_rows = (p.sum(axis=1) > 0) & (q.sum(axis=1) > 0)
     distance: Floats = np.where(has_rows, (gap * steps).sum(axis=1), 0.0)
     return distance
+
+
+def wasserstein_null(p: Floats, edges: Floats) -> Floats:
+    """Give what squared W1 is by chance, times 1/n + 1/m: the mean square of the area under a
+    bridge that is folded up.
+
+    The mean product of two folded normal values of correlation r is 2 / pi (sqrt(1 - r^2) + r
+    asin r) times their spreads (Nabeya 1951).
+    """
+    inside = p.sum(axis=1)
+    upto = np.cumsum(shares(p), axis=1)[:, :-1]
+    weights = np.sqrt(np.clip(upto * (1 - upto), 0.0, None)) * _steps(edges)
+    odds = np.sqrt(np.clip(upto, 1e-12, None) / np.clip(1 - upto, 1e-12, None))
+    null = np.zeros(len(p))
+    for j in range(len(p)):  # once for each feature, and few at a time in memory
+        ratio = odds[j][:, None] / odds[j][None, :]
+        r = np.minimum(np.minimum(ratio, 1 / ratio), 1.0)
+        product = 2 / np.pi * (np.sqrt(1 - r**2) + r * np.arcsin(r))
+        with np.errstate(over="ignore", invalid="ignore"):
+            null[j] = weights[j] @ product @ weights[j] / max(inside[j], 1e-9)
+    # in a range too wide for squares all of it is chance
+    finite: Floats = np.nan_to_num(null, nan=np.inf)
+    return finite
+
+
+def _steps(edges: Floats) -> Floats:
+    with np.errstate(over="ignore", invalid="ignore"):
+        centres = edges[:, 1:] / 2 + edges[:, :-1] / 2  # mass sits in the middle of its bin
+        steps = np.diff(centres, axis=1)
+    finite: Floats = np.nan_to_num(steps, nan=0.0, posinf=0.0, neginf=0.0)
+    return finite
 
 
 def chi2(p: Floats, counts: NDArray[Any]) -> tuple[Floats, NDArray[np.int64]]:

@@ -1,10 +1,12 @@
-"""Data and prediction drift of one model version: batches of columns in, readings out.
+"""Drift of one set of profiles: batches of columns in, readings out.
 
-One call of `update` is one tick. Each feature is `ok` until the evidence (see `evidence`) crosses
-the budgeted level; then it is latched as `warning`, or as `drift` if the effect over the rows since
-the evidence left its floor is big enough too. It is `ok` again after the evidence is back at its
-floor and PSI over the last 1,000 rows stayed below .05 for 3,000 rows. The same batches give the
-same state and the same readings; a restart with `restore` changes nothing.
+One call of `update` is one tick. Each feature is `ok` until one of two paths alarms: the evidence
+(see `evidence`) with two thirds of the budget, or a window of the ladder (see `ladder`) with the
+rest. It is then latched as `warning`, or as `drift` if the effect over the rows since the evidence
+left its floor is big enough too. It is `ok` again when the reverse evidence (see `recovery`) has
+refuted the drift, the evidence is back at its floor and PSI over the last 1,000 rows is below .05.
+The same batches give the same state and the same readings; a restart with `restore` changes
+nothing.
 """
 
 import json
@@ -16,24 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors import export
-from detectors.binning import WIDTH, Binner
+from detectors.binning import Binner
 from detectors.calibration import detectable_shift
 from detectors.columns import Table, as_table
-from detectors.distances import ks, ks_corrected, psi_corrected, shares
-from detectors.evidence import EXPORTED_SCORES, FLOOR_TICKS, Evidence, effective_rows
+from detectors.effects import EFFECT_DEFAULT
+from detectors.evidence import EXPORTED_SCORES
 from detectors.explain import Narrator
+from detectors.feature_profile import FeatureProfile, ProfileError
+from detectors.feature_states import PATHS, RECOVERY_PSI, FeatureStates
 from detectors.reading import Effect, Kind, Moment, Reading, Scope, State
-from detectors.reference import FeatureProfile, ProfileError, Reference
-from detectors.windows import WINDOW_ROWS, Ring
+from detectors.reference import Reference
+from detectors.windows import WINDOW_ROWS
 
-STATE_FORMAT: Final = 1
-#: An effect measured on fewer rows says nothing yet: chance alone moves PSI by .03 at 200 rows.
-EFFECT_ROWS_MIN: Final = 200
-RECOVERY_PSI: Final = 0.05
-RECOVERY_ROWS: Final = 3 * WINDOW_ROWS[0]
-EFFECT_DEFAULT: Final[Mapping[str, float]] = {"psi": 0.1, "ks": 0.1}
+STATE_FORMAT: Final = 2
 
-_OK, _WARNING, _DRIFT = 0, 1, 2
 _STATES: Final = (State.OK, State.WARNING, State.DRIFT)
 
 
@@ -70,7 +68,7 @@ class DriftDetector:
         self.kind = Kind(kind)
         model = self.kind in (Kind.PREDICTION_DRIFT, Kind.LABEL_DRIFT)
         self.scope = Scope(scope) if scope is not None else Scope.MODEL if model else Scope.FEATURE
-        profiles = _watched(reference, self.kind) if profiles is None else tuple(profiles)
+        profiles = _profiles_of(reference, self.kind) if profiles is None else tuple(profiles)
         if not profiles:
             raise ProfileError("reference: has no features to watch")
         if not (0 < false_alarms_per_month < math.inf and 0 < ticks_per_month < math.inf):
@@ -86,27 +84,21 @@ class DriftDetector:
         self._false_alarms, self._ticks_per_month = false_alarms_per_month, ticks_per_month
         self.names = tuple(profile.name for profile in profiles)
         self._profiles = profiles
-        d = len(profiles)
-        self._p = np.array([profile.probabilities() for profile in profiles])
-        self._reference_rows = np.array([effective_rows(profile) for profile in profiles])
-        self._ordered = np.array([profile.ordered for profile in profiles])
-        self._limits = export.limits(profiles)
         self._binner = Binner([(profile.name, profile.bins) for profile in profiles])
-        self._evidence = Evidence(profiles)
+        self._watched = FeatureStates(
+            profiles,
+            false_alarms_per_month=false_alarms_per_month,
+            ticks_per_month=ticks_per_month,
+            effect=self.effect,
+        )
         self._narrator = Narrator(
             kind=self.kind, scope=self.scope, reference=reference.digest, version=version
         )
-        self._rings = [Ring(d, rows) for rows in WINDOW_ROWS]
-        self._total = np.zeros((d, WIDTH), dtype=np.int64)
-        self._since = np.zeros((d, WIDTH), dtype=np.int64)  # since the evidence left its floor
-        self._since_row = np.zeros(d, dtype=np.int64)
-        self._value = np.zeros(d)  # R, as of the last tick
-        self._peak = np.zeros(d)  # R at the alarm, while latched
-        self._state = np.zeros(d, dtype=np.int8)
-        self._calm_rows = np.zeros(d, dtype=np.int64)
-        self._up = np.zeros((d, len(EXPORTED_SCORES)))
-        self._down = np.zeros((d, len(EXPORTED_SCORES)))
-        self.rows = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows seen so far."""
+        return self._watched.rows
 
     def update(
         self,
@@ -147,46 +139,42 @@ class DriftDetector:
         if rows <= 0:
             return []
         ticks = min(max(ticks, 0.0), 1.0) if math.isfinite(ticks) else 0.0
-        budget = ticks * self._false_alarms / self._ticks_per_month
-        self._value, steps = self._evidence.update(counts, budget)
-        self._up += np.maximum(steps, 0)
-        self._down += np.maximum(-steps, 0)
-        self.rows += rows
-        self._total += counts
-        self._since += counts
-        for ring in self._rings:
-            ring.push(counts, rows)
+        changes = self._watched.observe(counts, rows=rows, ticks=ticks)
         moment = Moment(row=self.rows, at=at)
-
-        latched = self._state != _OK
-        quiet = np.where(
-            latched,
-            self._evidence.hold(latched, self._unit()),
-            self._value <= FLOOR_TICKS * self._unit(),
-        )
-        alarmed = self._evidence.alarms(self._value, ~latched)
-        self._state[alarmed] = _WARNING
-        self._peak[alarmed] = self._value[alarmed]
-        changed = alarmed | self._confirm(~quiet)
-        readings = [self._drift_reading(int(j), moment) for j in np.flatnonzero(changed)]
-        readings += self._recover(quiet, rows, moment)
-        self._since[quiet] = 0
-        self._since_row[quiet] = self.rows
-        return readings
+        readings = [self._raised(j, moment) for j in changes.raised]
+        return readings + [
+            self._narrator.recovery(
+                self._profiles[j],
+                moment,
+                detector=PATHS[self._watched.path[j]],
+                rows=n,
+                psi=psi,
+                psi_max=RECOVERY_PSI,
+                evidence=float(self._log_evidence()[j]),
+            )
+            for j, n, psi in changes.recovered
+        ]
 
     def effects(self, window_rows: int = 10_000) -> dict[str, dict[str, float | int | str]]:
         """Give each feature's distances over about the last `window_rows` rows, and its state.
 
-        Windows are 1,000, 10,000 and 100,000 rows. `wasserstein` is in the feature's own unit;
-        `psi_corrected` is PSI less what chance alone gives for that many rows.
+        Windows are 1,000, 10,000 and 100,000 rows. `wasserstein` is in the feature's own unit; each
+        distance also comes as `psi_corrected` and so on, less what chance alone gives for that many
+        rows.
         """
-        counts = self._rings[WINDOW_ROWS.index(window_rows)].counts()
-        figures = export.figures(self._p, counts, self._reference_rows, self._ordered, self._limits)
-        states = self.states()
+        return self._described(self._watched.rings[WINDOW_ROWS.index(window_rows)].counts())
+
+    def effects_since(self) -> dict[str, dict[str, float | int | str]]:
+        """Give what `effects` gives over the rows since each feature's evidence left its floor."""
+        return self._described(self._watched.since)
+
+    def _described(self, counts: NDArray[np.int64]) -> dict[str, dict[str, float | int | str]]:
+        figures = {k: v.tolist() for k, v in self._watched.effects.figures(counts).items()}
+        rows, states = counts.sum(axis=1).tolist(), self.states()
         return {
             name: {
-                **{key: float(values[j]) for key, values in figures.items()},
-                "rows": int(counts[j].sum()),
+                **{key: values[j] for key, values in figures.items()},
+                "rows": rows[j],
                 "state": states[name].value,
             }
             for j, name in enumerate(self.names)
@@ -194,9 +182,9 @@ class DriftDetector:
 
     def states(self) -> dict[str, State]:
         """Give each feature's state; `insufficient_data` before its first row."""
-        seen = self._total.sum(axis=1) > 0
+        seen = self._watched.total.sum(axis=1) > 0
         return {
-            name: _STATES[self._state[j]] if seen[j] else State.INSUFFICIENT_DATA
+            name: _STATES[self._watched.state_of[j]] if seen[j] else State.INSUFFICIENT_DATA
             for j, name in enumerate(self.names)
         }
 
@@ -207,15 +195,15 @@ class DriftDetector:
     @property
     def evidence_threshold(self) -> float:
         """Give the level that evidence must cross: log10(features x ticks per false alarm)."""
-        return -math.log10(self._unit())
+        return -math.log10(self._watched.unit)
 
     def bin_counts(self) -> dict[str, NDArray[np.int64]]:
         """Give each feature's rows per bin since the start, 18 counts that only ever rise."""
-        return {name: self._total[j].copy() for j, name in enumerate(self.names)}
+        return {name: self._watched.total[j].copy() for j, name in enumerate(self.names)}
 
     def export_bins(self) -> dict[str, dict[str, int]]:
         """Give each feature's rows since the start in the 8 exported bins, by label."""
-        return export.grouped_counts(self._profiles, self._total)
+        return export.grouped_counts(self._profiles, self._watched.total)
 
     def export_reference(self) -> dict[str, dict[str, float]]:
         """Give each feature's reference shares in the 8 exported bins."""
@@ -223,15 +211,20 @@ class DriftDetector:
 
     def distributions(self, window_rows: int = 10_000) -> dict[str, dict[str, Any]]:
         """Give what a page shows: labels, reference and current shares of each feature's bins."""
-        counts = self._rings[WINDOW_ROWS.index(window_rows)].counts()
+        counts = self._watched.rings[WINDOW_ROWS.index(window_rows)].counts()
         return export.distributions(self._profiles, counts)
 
     def detectable_shift(self) -> dict[str, float]:
-        """Give the smallest shift of each feature, in standard deviations, that can be seen."""
-        rows = (p.rows if p.counts_exact else effective_rows(p) * p.phi for p in self._profiles)
+        """Give the smallest shift of each feature, in standard deviations, that can be seen.
+
+        It is what the evidence finds in the end, or the ladder's longest window every other time:
+        evidence for the smallest tilt grows from half that tilt beyond the null hypothesis on.
+        """
+        by_ladder = self._watched.ladder.smallest_shift().tolist()
+        rows = self._watched.effects.rows.tolist()
         return {
-            p.name: detectable_shift(p.tolerance, p.phi, r)
-            for p, r in zip(self._profiles, rows, strict=True)
+            p.name: min(detectable_shift(p.tolerance, 1.0, rows[j]), by_ladder[j])
+            for j, p in enumerate(self._profiles)
         }
 
     def score_counters(self) -> dict[str, dict[str, tuple[float, float]]]:
@@ -239,20 +232,16 @@ class DriftDetector:
         scores = list(EXPORTED_SCORES.items())
         return {
             name: {
-                label: (float(self._up[j, s]), float(self._down[j, s]))
+                label: (float(self._watched.up[j, s]), float(self._watched.down[j, s]))
                 for s, (label, k) in enumerate(scores)
-                if self._evidence.weights[j, k] > 0
+                if self._watched.evidence.weights[j, k] > 0
             }
             for j, name in enumerate(self.names)
         }
 
     def reset(self) -> None:
         """Forget evidence and latched states; counters and windows stay."""
-        everything = np.ones(len(self.names), dtype=bool)
-        self._evidence.reset(everything)
-        self._state[:] = _OK
-        self._since[:], self._since_row[:] = 0, self.rows
-        self._value[:], self._peak[:], self._calm_rows[:] = 0, 0, 0
+        self._watched.reset()
 
     def state(self) -> dict[str, Any]:
         """Give all that a restart must keep, as a flat dictionary of arrays (`numpy.savez` takes
@@ -267,14 +256,8 @@ class DriftDetector:
             "version": self.version,
             "kind": self.kind.value,
             "scope": self.scope.value,
-            "rows": self.rows,
         }
-        state: dict[str, Any] = {"options": np.array(json.dumps(options))}
-        state |= {name: getattr(self, f"_{name}").copy() for name in _ARRAYS}
-        state |= self._evidence.state()
-        for ring in self._rings:
-            state |= {f"ring{ring.rows_max}_{k}": v for k, v in ring.state().items()}
-        return state
+        return {"options": np.array(json.dumps(options))} | self._watched.state()
 
     @classmethod
     def restore(
@@ -300,94 +283,54 @@ class DriftDetector:
                 )
             asked = {name: options[name] for name in _OPTIONS}
             monitor = cls(reference, profiles=profiles, **asked)
-            monitor._take(options, state)
+            monitor._watched.restore(state)
         except ProfileError:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise ProfileError(f"monitor state: malformed ({error!r})") from None
         return monitor
 
-    def _take(self, options: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-        self.rows = int(options["rows"])
-        for name in _ARRAYS:
-            held: NDArray[Any] = getattr(self, f"_{name}")
-            given = np.array(state[name], dtype=held.dtype)
-            if given.shape != held.shape:
-                raise ValueError(f"{name} of shape {given.shape}, expected {held.shape}")
-            setattr(self, f"_{name}", given)
-        self._evidence.restore(state)
-        for ring in self._rings:
-            prefix = f"ring{ring.rows_max}_"
-            ring.restore({k: state[prefix + k] for k in ("counts", "rows", "head")})
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken, under the budget and the bounds that hold now.
 
-    def _unit(self) -> float:
-        """One tick's share of one feature's budget: what R is measured in, for people."""
-        return self._false_alarms / self._ticks_per_month * self._evidence.share
+        Raises ProfileError if it was of another reference, ValueError or KeyError if it does not
+        fit.
+        """
+        options = json.loads(str(state["options"]))
+        if options["reference"] != self.reference.digest:
+            raise ProfileError(
+                f"monitor state: of reference {options['reference'][:8]}, "
+                f"not {self.reference.hash8}"
+            )
+        self._watched.restore(state)
 
     def _log_evidence(self) -> NDArray[np.float64]:
-        value = np.maximum(self._value, self._peak)
-        logs: NDArray[np.float64] = np.log10(np.maximum(value / self._unit(), 1e-300))
+        value = np.maximum(self._watched.value, self._watched.peak)
+        logs: NDArray[np.float64] = np.log10(np.maximum(value / self._watched.unit, 1e-300))
         return logs
 
-    def _confirm(self, loud: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Raise warnings to drift where the effect, too, is big enough; say which were raised."""
-        raised = np.zeros(len(self.names), dtype=bool)
-        which = np.flatnonzero(loud & (self._state == _WARNING))
-        if len(which):
-            effects = self._since_effects(which)
-            big = np.zeros(len(which), dtype=bool)
-            for name, bound in self.effect.items():
-                big |= effects[name] >= bound
-            raised[which] = big & (self._since[which].sum(axis=1) >= EFFECT_ROWS_MIN)
-            self._state[raised] = _DRIFT
-        return raised
-
-    def _since_effects(self, which: NDArray[np.intp]) -> dict[str, NDArray[np.float64]]:
-        counts = self._since[which]
-        p, q, n, m = self._p[which], shares(counts), counts.sum(axis=1), self._reference_rows[which]
-        distance = ks(p, q, self._ordered[which])
-        return {"psi": psi_corrected(p, q, n, m), "ks": ks_corrected(distance, n, m)}
-
-    def _recover(self, quiet: NDArray[np.bool_], rows: int, moment: Moment) -> list[Reading]:
-        latched = self._state != _OK
-        if not latched.any():
-            return []
-        counts = self._rings[0].counts()
-        current = psi_corrected(self._p, shares(counts), counts.sum(axis=1), self._reference_rows)
-        calm = latched & quiet & (current < RECOVERY_PSI)
-        self._calm_rows = np.where(calm, self._calm_rows + rows, 0)
-        back = latched & (self._calm_rows >= RECOVERY_ROWS)
-        self._state[back] = _OK
-        self._calm_rows[back], self._peak[back] = 0, 0
-        self._evidence.reset(back)
-        levels = self._log_evidence()
-        return [
-            self._narrator.recovery(
-                self._profiles[j],
-                moment,
-                rows=int(counts[j].sum()),
-                psi=float(current[j]),
-                psi_max=RECOVERY_PSI,
-                evidence=float(levels[j]),
-            )
-            for j in np.flatnonzero(back)
-        ]
-
-    def _drift_reading(self, j: int, moment: Moment) -> Reading:
-        effects = {k: float(v[0]) for k, v in self._since_effects(np.array([j])).items()}
+    def _raised(self, j: int, moment: Moment) -> Reading:
+        watched = self._watched
+        effects = {k: float(v[0]) for k, v in watched.gates(np.array([j])).items()}
         name = max(self.effect, key=lambda key: effects[key] / self.effect[key])
+        evidence = float(self._log_evidence()[j])
+        level = (evidence, self.evidence_threshold)
+        if watched.path[j]:  # minus the logarithm of a chance, to base ten as evidence is
+            level = (watched.compared[j] / math.log(10)).tolist()
         return self._narrator.drift(
             self._profiles[j],
-            _STATES[self._state[j]],
+            _STATES[watched.state_of[j]],
             moment,
-            counts=self._since[j],
-            start=int(self._since_row[j]),
-            level=(float(self._log_evidence()[j]), self.evidence_threshold),
+            detector=PATHS[watched.path[j]],
+            counts=watched.since[j],
+            start=int(watched.since_row[j]),
+            level=level,
+            evidence=evidence,
             effect=Effect(name=name, value=effects[name]),
         )
 
 
-def _watched(reference: Reference, kind: Kind) -> tuple[FeatureProfile, ...]:
+def _profiles_of(reference: Reference, kind: Kind) -> tuple[FeatureProfile, ...]:
     if kind is not Kind.PREDICTION_DRIFT:
         return reference.features
     if reference.prediction is None:
@@ -402,15 +345,4 @@ _OPTIONS: Final = (
     "version",
     "kind",
     "scope",
-)
-_ARRAYS: Final = (
-    "total",
-    "since",
-    "since_row",
-    "value",
-    "peak",
-    "state",
-    "calm_rows",
-    "up",
-    "down",
 )

@@ -22,14 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.binning import BINS, MISSING, OUTSIDE, WIDTH
-from detectors.calibration import REFERENCE_ERRORS
+from detectors.calibration import REFERENCE_ERRORS, TILT_MIN, slack
 from detectors.reference import FeatureProfile
 
 Floats = NDArray[np.float64]
 
-TILTS: Final = (0.07, 0.14, 0.28, 0.56, 1.1)
+TILTS: Final = (TILT_MIN, 0.14, 0.28, 0.56, 1.1)
 COSINES: Final = 4
 COSINE_WEIGHTS: Final = (0.4, 0.2, 0.1, 0.1)
+#: Large shifts need no weight: each of their rows says more than the weight does.
+TILT_WEIGHTS: Final = (0.15, 0.3, 0.35, 0.15, 0.05)
 BIN_RATIOS: Final = (0.4, 0.7, 1.5, 3.0)
 RARE_RATIOS: Final = (2.0, 5.0, 20.0, 0.4)
 SINGLES_WEIGHT: Final = 0.1
@@ -47,13 +49,20 @@ DECREASE_ROWS_MIN: Final = 20
 PLAIN_SHARE: Final = 0.9
 EBH_LEVEL: Final = 0.1
 
+#: Of the empirical Bernstein bound at the confidence of so many standard errors: 7/3 log(1 / delta)
+#: with log(1 / delta) = errors^2 / 2 (Maurer and Pontil 2009). It is what keeps a bin that the
+#: reference has not met, or met once, from being taken for impossible.
+_BERNSTEIN: Final = 7 / 3 * REFERENCE_ERRORS**2 / 2
+
 _LOG_STEP_MAX: Final = 300.0
 _LOG_STEP_MIN: Final = -700.0
 _LEAST: Final = 1e-300
-#: Evidence at or below ten ticks' worth of budget (log10 = 1) is at its floor.
+#: Evidence at or below ten ticks' worth of budget (log10 = 1) is at its floor; more where a tick
+#: has no more than so many rows.
 FLOOR_TICKS: Final = 10.0
+FLOOR_ROWS: Final = 50.0
 #: A latched feature's evidence is held here, so that it can fall again when the drift has gone.
-LATCHED_TICKS_MAX: Final = 30.0
+HELD_FLOORS_MAX: Final = 3.0
 
 
 def cosine_scores(p: Floats, ordered_bins: int) -> Floats:
@@ -120,8 +129,8 @@ def score_bank(profile: FeatureProfile, *, margin: bool = True) -> ScoreBank:
     weights /= weights.sum()
 
     spread = np.sqrt(np.maximum((ratios - 1) ** 2 @ p, 0.0))  # E_p f = 1
-    slack = profile.tolerance + REFERENCE_ERRORS / np.sqrt(rows)
-    normaliser = 1 + spread * slack + 7 * (ratios.max(axis=1) - 1) / (3 * rows)
+    normaliser = 1 + spread * slack(profile.tolerance, rows)
+    normaliser += _BERNSTEIN * (ratios.max(axis=1) - 1) / rows
     if not margin:
         normaliser = np.ones(SCORES)
     log_ratios = np.log(np.maximum(ratios, _LEAST)) - np.log(normaliser)[:, None]
@@ -143,7 +152,7 @@ def _add_cosines(profile: FeatureProfile, p: Floats, ratios: Floats, weights: Fl
             k = (h * len(TILTS) * 2) + t
             tilted = np.exp(tilt * score)
             ratios[k] = tilted / (tilted @ p)
-            weights[k] = COSINE_WEIGHTS[h] / (len(TILTS) * 2)
+            weights[k] = COSINE_WEIGHTS[h] * TILT_WEIGHTS[t // 2] / 2
 
 
 def _add_single(
@@ -225,19 +234,29 @@ class Evidence:
             alarmed[order[: passed[-1] + 1]] = True
         return alarmed & open_
 
-    def hold(self, latched: NDArray[np.bool_], unit: float) -> NDArray[np.bool_]:
+    def hold(self, latched: NDArray[np.bool_], unit: float, floor: Floats) -> NDArray[np.bool_]:
         """Keep each alternative of latched features near its floor; say which have fallen back.
 
-        Of an alternative's own share of `unit` (one tick's budget of one feature) at most 30 times
-        are kept, so that a drift that ends is seen to end soon; 10 times or less is the floor.
+        `floor` [features] is in ticks. Of an alternative's own share of `unit` (one tick's budget
+        of one feature) at most three times that are kept, so that a drift that ends is seen to end
+        soon.
         """
         quiet = np.zeros(len(latched), dtype=bool)
         if latched.any():
-            own = self.weights[latched] * unit
-            held = np.minimum(self.wealth[latched], own * LATCHED_TICKS_MAX)
+            own = self.weights[latched] * unit * floor[latched, None]
+            held = np.minimum(self.wealth[latched], own * HELD_FLOORS_MAX)
             self.wealth[latched] = held
-            quiet[latched] = (held <= own * FLOOR_TICKS).all(axis=1)
+            quiet[latched] = held.sum(axis=1) <= unit * floor[latched]
         return quiet
+
+    def floor(self, rows_per_tick: float) -> Floats:
+        """Give the evidence that unchanged rows hold, in ticks, [features].
+
+        It is higher where a tick brings few rows: budget comes in with each tick, and only rows
+        wear it down.
+        """
+        result: Floats = FLOOR_TICKS * (1 + FLOOR_ROWS * self._phi / max(rows_per_tick, 1e-9))
+        return result
 
     def leading(self, feature: int) -> int:
         """Give the alternative with most evidence."""

@@ -1,5 +1,6 @@
 """What a reading says in words: one plain sentence for an engineer who is no statistician."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +27,14 @@ class Narrator:
         state: State,
         moment: Moment,
         *,
+        detector: str,
         counts: NDArray[np.int64],
         start: int,
-        level: tuple[float, float],
+        level: Sequence[float],
+        evidence: float,
         effect: Effect,
     ) -> Reading:
-        """Say that a feature moved; `level` is log10 of the e-value and what it had to cross."""
+        """Say that a feature moved; `level` is what `detector` found and what that had to cross."""
         size = f"{effect.name.upper()} {effect.value:.2f} over {int(counts.sum()):,} rows"
         return Reading(
             at=moment.at,
@@ -39,11 +42,11 @@ class Narrator:
             kind=self.kind,
             scope=self.scope,
             subject=profile.name,
-            detector="e_detector",
+            detector=detector,
             state=state,
             statistic=level[0],
             threshold=level[1],
-            evidence=level[0],
+            evidence=evidence,
             effect=effect,
             window=Window(rows=int(counts.sum()), start=start, end=moment.row),
             reference=self.reference,
@@ -56,6 +59,7 @@ class Narrator:
         profile: FeatureProfile,
         moment: Moment,
         *,
+        detector: str,
         rows: int,
         psi: float,
         psi_max: float,
@@ -68,7 +72,7 @@ class Narrator:
             kind=self.kind,
             scope=self.scope,
             subject=profile.name,
-            detector="e_detector",
+            detector=detector,
             state=State.OK,
             statistic=psi,
             threshold=psi_max,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.binning import BINS, MISSING, OUTSIDE, WIDTH
-from detectors.distances import js, ks, psi, psi_corrected, shares, wasserstein
+from detectors.distances import shares
 from detectors.reference import FeatureProfile
 
 LABELS: Final = ("1", "2", "3", "4", "5", "6", "missing", "outside")
@@ -75,30 +75,6 @@ def distributions(
             "rows": int(counts[j].sum()),
         }
     return result
-
-
-def figures(
-    p: NDArray[np.float64],
-    counts: NDArray[np.int64],
-    reference_rows: NDArray[np.float64],
-    ordered: NDArray[np.bool_],
-    edges: NDArray[np.float64],
-) -> dict[str, NDArray[np.float64]]:
-    """Give every distance of counts [features, 18] from the reference; 0 for a feature without
-    rows.
-
-    `edges` [features, 19] are those of `limits`.
-    """
-    q, rows = shares(counts), counts.sum(axis=1)
-    values = {
-        "psi": psi(p, q),
-        "psi_corrected": psi_corrected(p, q, rows, reference_rows),
-        "js": js(p, q),
-        "ks": ks(p, q, ordered),
-        "wasserstein": wasserstein(p, q, edges),
-        "missing_ratio": q[:, MISSING],
-    }
-    return {name: np.where(rows > 0, value, 0.0) for name, value in values.items()}
 
 
 def limits(profiles: Sequence[FeatureProfile]) -> NDArray[np.float64]:

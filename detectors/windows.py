@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.binning import WIDTH
+from detectors.bins import WIDTH
 
 WINDOW_ROWS: Final = (1_000, 10_000, 100_000)
 _SLOTS: Final = 4
@@ -26,26 +26,38 @@ class Ring:
         self._rows = np.zeros(_SLOTS, dtype=np.int64)
         self._head = 0
 
-    def push(self, counts: NDArray[np.int64], rows: int) -> None:
-        """Add one tick's counts [features, 18] of `rows` rows."""
+    def push(self, counts: NDArray[np.int64], rows: int) -> bool:
+        """Add one tick's counts [features, 18] of `rows` rows; say whether that filled a slot."""
         if self._rows[self._head] * _SLOTS >= self.rows_max:
             self._head = (self._head + 1) % _SLOTS
             self._counts[self._head] = 0
             self._rows[self._head] = 0
         self._counts[self._head] += counts.astype(np.uint32)
         self._rows[self._head] += rows
+        return bool(self._rows[self._head] * _SLOTS >= self.rows_max)
 
     def counts(self) -> NDArray[np.int64]:
         """Give the window's counts, [features, 18]: the newest slots that hold `rows_max` rows."""
-        total = np.zeros(self._counts.shape[1:], dtype=np.int64)
+        slots, _ = self._newest()
+        total: NDArray[np.int64] = self._counts[slots[0]].astype(np.int64)
+        for slot in slots[1:]:
+            total += self._counts[slot]
+        return total
+
+    def rows(self) -> int:
+        """Give the rows that `counts` covers."""
+        return self._newest()[1]
+
+    def _newest(self) -> tuple[list[int], int]:
+        slots: list[int] = []
         rows = 0
         for age in range(_SLOTS):
             slot = (self._head - age) % _SLOTS
-            total += self._counts[slot]
+            slots.append(slot)
             rows += int(self._rows[slot])
             if rows >= self.rows_max:
                 break
-        return total
+        return slots, rows
 
     def state(self) -> dict[str, Any]:
         """Give everything, as a dictionary of arrays."""
@@ -58,7 +70,8 @@ class Ring:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` gave. Raises ValueError if it is of another shape."""
         counts = np.array(state["counts"], dtype=np.uint32)
-        if counts.shape != self._counts.shape:
+        rows = np.array(state["rows"], dtype=np.int64)
+        if counts.shape != self._counts.shape or rows.shape != self._rows.shape:
             raise ValueError(f"window of shape {counts.shape}, expected {self._counts.shape}")
-        self._counts, self._rows = counts, np.array(state["rows"], dtype=np.int64)
+        self._counts, self._rows = counts, rows
         self._head = int(state["head"]) % _SLOTS

@@ -44,7 +44,8 @@ def test_no_rows_are_no_distance_and_no_warning() -> None:
     nothing = distances.shares(np.zeros((1, 2)))
     zero = np.zeros(1)
     assert distances.psi_corrected(HALF, nothing, zero, np.array([100.0]))[0] == 0
-    assert distances.ks_corrected(distances.ks(HALF, nothing, ORDERED), zero, zero + 9)[0] == 0
+    gap, null = distances.ks(HALF, nothing, ORDERED), distances.ks_null(HALF, ORDERED)
+    assert distances.less_chance(gap, null, zero, zero + 9)[0] == 0
     assert distances.wasserstein(HALF, nothing, np.array([[0.0, 1.0, 2.0]]))[0] == 0
 
 

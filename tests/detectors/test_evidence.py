@@ -58,7 +58,7 @@ def test_unchanged_counts_raise_no_alarm(rows: int) -> None:
 def test_without_the_margin_of_three_standard_errors_the_same_counts_cry_wolf(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("detectors.evidence.REFERENCE_ERRORS", 0.0)
+    monkeypatch.setattr("detectors.calibration.REFERENCE_ERRORS", 0.0)
     rng = np.random.default_rng(1_000)
     assert alarms(rng, DriftDetector(estimated(rng, 100, 1_000)), 1_000) > 0
 
@@ -156,7 +156,7 @@ def test_evidence_neither_overflows_nor_underflows() -> None:
     with np.errstate(all="raise", under="ignore"):
         for _ in range(5):
             evidence.update(extreme, 1e-5)
-            evidence.hold(np.array([True]), 1e-5)
+            evidence.hold(np.array([True]), 1e-5, evidence.floor(1_000.0))
         usual = (profile.probabilities() * 10**9).astype(np.int64)[None, :]
         for _ in range(5):
             total, _ = evidence.update(usual, 1e-5)
