@@ -104,6 +104,10 @@ class Constant:
                 changes.append(self._recovered(name, rows))
         return changes
 
+    def stuck(self) -> bool:
+        """Say whether any column is said to be constant now."""
+        return self._latches.any_troubled()
+
     def _run(self, j: int, column: Column, rows: int, ticks: float) -> str:
         """Go on with the feature's run, or begin one; give what its value is called."""
         key = key_of(column[0])

@@ -19,7 +19,7 @@ from detectors.constant import Constant
 from detectors.duplicates import Duplicates
 from detectors.new_categories import NewCategories
 from detectors.reading import Change, Kind, Scope, State
-from detectors.reference import FeatureProfile, Reference
+from detectors.reference import Reference
 from detectors.schema import Schema
 from detectors.value_types import ValueTypes
 
@@ -58,10 +58,14 @@ class DataQuality:
         if not (0 < false_alarms_per_month < math.inf and 0 < ticks_per_month < math.inf):
             raise ValueError("false_alarms_per_month and ticks_per_month must be above 0, finite")
         features = reference.features
-        model = [p for p in (reference.prediction, getattr(reference, "score", None)) if p]
-        label: FeatureProfile | None = getattr(reference, "label", None)
-        known = {p.name for p in (*model, label) if p is not None}
-        names = tuple(profile.name for profile in features)
+        model = [p for p in (reference.prediction, reference.score) if p is not None]
+        outputs = frozenset(p.name for p in model)
+        known = {*outputs, *reference.feature_names}
+        if reference.label is not None:
+            known.add(reference.label.name)
+        if reference.segments is not None:
+            known.add(reference.segments.column)
+        raw = reference.columns or reference.feature_names  # derived ones do not come by themselves
 
         def share(part: str) -> dict[str, float]:
             return {
@@ -70,12 +74,12 @@ class DataQuality:
             }
 
         self._features, self._model = len(features), tuple(p.name for p in model)
-        self.schema = Schema(expected=names, known=known)
+        self.schema = Schema(expected=raw, known=known)
         self.types = ValueTypes(features)
-        self.constant = Constant((*features, *model), model=frozenset(known), **share("constant"))
+        self.constant = Constant((*features, *model), model=outputs, **share("constant"))
         self.categories = NewCategories(features, **share("new_category"))
-        facts: Mapping[str, float] = getattr(reference, "quality", None) or {}
-        self.duplicates = Duplicates(names, facts, **share("duplicates"))
+        plain = [name for name in raw if name in set(reference.feature_names)]
+        self.duplicates = Duplicates(plain, reference.quality, **share("duplicates"))
         self._silent_ticks, self._idle_ticks, self._silent = silent_ticks, 0.0, False
 
     def update(
@@ -107,7 +111,9 @@ class DataQuality:
             watched, rows, ticks=length, counts=None if counts is None else self._with_model(counts)
         )
         changes += self.categories.update(columns, rows, ticks=length, counts=counts)
-        return changes + self.duplicates.update(columns, rows, ticks=length)
+        if not self.constant.stuck():  # rows that differ in nothing else become copies: no news
+            changes += self.duplicates.update(columns, rows, ticks=length)
+        return changes
 
     def _with_model(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Counts of the model's output are not known: all zero asks for a look at the column."""

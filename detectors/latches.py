@@ -42,6 +42,10 @@ class Latches:
         """Say whether the subject is in trouble by what was said last."""
         return subject in self._entries and bool(self._entries[subject][0])
 
+    def any_troubled(self) -> bool:
+        """Say whether any subject is in trouble."""
+        return any(entry[0] for entry in self._entries.values())
+
     def step(self, troubled: set[str], rows: int) -> dict[str, State]:
         """Take the subjects that are in trouble in this tick of `rows` rows; give those whose state
         changed.
