@@ -52,6 +52,42 @@ def test_a_change_is_seen_soon(before: float, after: float, rows_max: int) -> No
     assert np.median(delays(before, after, range(10, 40))) <= rows_max
 
 
+@pytest.mark.parametrize(("before", "after", "rows_max"), [(0.05, 0.1, 750), (0.2, 0.3, 600)])
+def test_a_change_is_seen_soon_under_its_share_of_the_agents_budget(
+    before: float, after: float, rows_max: int
+) -> None:
+    """A tenth of a false alarm a month, and a hundred labelled rows a minute, ten at a time."""
+    found = []
+    for seed in range(10, 30):
+        rng = np.random.default_rng(seed)
+        watching = ErrorRateDetector(
+            errors=int(rng.binomial(5_000, before)), rows=5_000, false_alarms_per_month=0.1
+        )
+        for rate, rows in ((before, 2_000), (after, 5_000)):
+            for number, errors in enumerate(rng.binomial(CHUNK, rate, rows // CHUNK).tolist()):
+                if watching.update(rows=CHUNK, errors=errors, ticks=0.1):
+                    assert rate == after
+                    found.append((number + 1) * CHUNK)
+                    break
+    assert len(found) == 20
+    assert np.median(found) <= rows_max
+
+
+def test_beginning_anew_forgets_what_was_latched() -> None:
+    watching = detector(0.05)
+    fresh = watching.state()
+    feed(watching, 0.3, 500, np.random.default_rng(11))
+    assert watching.status == "drift"
+    watching.rearm()
+    assert watching.state() == fresh
+
+
+def test_a_rate_of_something_else_is_called_by_its_name() -> None:
+    watching = ErrorRateDetector(errors=500, rows=5_000, what="the share of label 'yes'")
+    [(_, change)] = feed(watching, 0.4, 500, np.random.default_rng(12))
+    assert change.explain.startswith("the share of label 'yes' rose from 0.100 to 0.")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.05, 0.2])
 def test_false_alarms_stay_within_the_budget(rate: float) -> None:
