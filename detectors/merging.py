@@ -35,11 +35,12 @@ def merge(a: Reference, b: Reference) -> Reference:
         raise ProfileError(f"references differ in their task: {a.task} and {b.task}")
     own, theirs = ({p.name: p for p in _kept(*pair)} for pair in ((a, b), (b, a)))
     odd = sorted(set(own) ^ set(theirs))
-    outputs = [
-        name for name in _OUTPUTS if (getattr(a, name) is None) != (getattr(b, name) is None)
+    odd += [
+        f"the {name}"
+        for name in _OUTPUTS
+        if (getattr(a, name) is None) != (getattr(b, name) is None)
     ]
-    if odd or outputs:
-        words = [*odd, *(f"the {name}" for name in outputs)]
+    if odd:
         raise ProfileError(f"references differ in their columns: {odd}")
     derived = _same_derivation(a, b)
     others = {p.name: p for p in b.projections}

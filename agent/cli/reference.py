@@ -1,36 +1,20 @@
-"""`remora reference build|show|merge|accept`: what the current window is compared against."""
+"""`remora reference build|show|merge|accept|sign|verify`: what the current window is compared
+against.
+"""
 
 import argparse
-import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from agent.cli.client import AdminClient, add_admin
-from agent.cli.output import plain, print_facts, print_json, print_table
+from agent.cli.output import plain, print_json
 from agent.cli.parser import Subparsers, add_command, add_group, add_json
 from agent.cli.profile import read_reference, write_whole
-from agent.cli.rows import (
-    add_column_flags,
-    bad_lines,
-    errors_of,
-    has_outcomes,
-    missing_words,
-    progress,
-    require_columns,
-    special_columns,
-    task_of,
-    times_of,
-)
+from agent.cli.rows import add_column_flags, progress
 from agent.errors import BadInputError
 
-if TYPE_CHECKING:
-    from detectors import FeatureProfile, Reference
-
-CHUNK_ROWS = 10_000
-# A shift of one standard deviation is what a person sees in two histograms side by side.
-SHIFT_SEEN_MAX = 1.0
+KEY_BYTES_MAX = 4_096
+SEASONALITY = ("auto", "none", "day", "week")
 
 
 def add(subparsers: Subparsers) -> None:
@@ -38,7 +22,7 @@ def add(subparsers: Subparsers) -> None:
     group = add_group(
         subparsers,
         "reference",
-        purpose="build, show, merge or accept a reference profile",
+        purpose="build, show, merge, sign or accept a reference profile",
         example="remora reference build train.csv --target label --out reference.json",
     )
     parser = add_command(
@@ -56,6 +40,7 @@ def add(subparsers: Subparsers) -> None:
         help="rows are in no order of time: leave self-calibration out",
     )
     add_column_flags(parser)
+    _add_build_flags(parser)
     add_json(parser)
     parser = add_command(
         group,
@@ -85,35 +70,85 @@ def add(subparsers: Subparsers) -> None:
     )
     add_admin(parser)
     add_json(parser)
+    _add_signing(group)
+
+
+def _add_build_flags(parser: argparse.ArgumentParser) -> None:
+    add_argument = parser.add_argument
+    add_argument(
+        "--segment", metavar="COL", help="watch each value of this column, at most 20, by itself"
+    )
+    add_argument(
+        "--seasonality",
+        choices=SEASONALITY,
+        default="auto",
+        help="compare hours of the day or week with each other (default auto: where it lets more"
+        " be seen; needs --timestamp and two cycles)",
+    )
+    add_argument(
+        "--like",
+        metavar="FILE",
+        type=Path,
+        help="with the bins of this profile, so that parts merge exactly",
+    )
+    add_argument("--sign-key", metavar="FILE", type=Path, help="sign with the key in this file")
+
+
+def _add_signing(group: Subparsers) -> None:
+    for name, run, purpose in (
+        ("sign", sign, "sign a profile with a secret key (HMAC-SHA256)"),
+        ("verify", verify, "say whether a profile was signed with this key; exit 1 if not"),
+    ):
+        parser = add_command(
+            group,
+            name,
+            run,
+            purpose=purpose,
+            example=f"remora reference {name} reference.json --key-file reference.key",
+        )
+        parser.add_argument("file", metavar="FILE", type=Path, help="a profile")
+        parser.add_argument(
+            "--key-file", metavar="K", type=Path, required=True, help="16 bytes or more"
+        )
+        add_json(parser)
 
 
 def build(args: argparse.Namespace) -> int:
     """Reads the rows, writes the profile, says what it is good for."""
+    from agent.cli.reference_rows import build_from_files
+    from agent.cli.reference_sight import present
+
+    key = None if args.sign_key is None else read_key(args.sign_key)
     with progress("reading") as advance:
-        reference, ordered, malformed = _build(args, advance)
+        built = build_from_files(args, advance)
+    reference = built.reference if key is None else built.reference.sign(key)
     write_whole(args.out, reference.to_bytes())
-    for name, why in malformed.items():
+    for name, why in built.malformed.items():
         print(f"{plain(name)}: {plain(why)}", file=sys.stderr)
-    if args.timestamp is not None and not ordered:
+    if args.timestamp is not None and not built.ordered:
         print(
             f"rows are not in the order of {plain(args.timestamp)}: built without"
             " self-calibration; sort them for fewer false alarms on autocorrelated data",
             file=sys.stderr,
         )
-    _present(reference, args.json, heading={"written to": str(args.out)})
+    present(reference, args.json, heading={"written to": str(args.out)})
     return 0
 
 
 def show(args: argparse.Namespace) -> int:
     """Prints a profile."""
-    _present(read_reference(args.file), args.json, heading={"file": str(args.file)})
+    from agent.cli.reference_sight import present
+
+    present(read_reference(args.file), args.json, heading={"file": str(args.file)})
     return 0
 
 
 def merge(args: argparse.Namespace) -> int:
     """Merges two profiles."""
+    from agent.cli.reference_sight import present
     from detectors import ProfileError
     from detectors import merge as merged
+    from detectors.merging import dropped
 
     first, second = (read_reference(part) for part in args.parts)
     try:
@@ -121,7 +156,12 @@ def merge(args: argparse.Namespace) -> int:
     except ProfileError as error:
         raise BadInputError(f"{args.parts[0]} and {args.parts[1]}: {error}") from None
     write_whole(args.out, reference.to_bytes())
-    _present(reference, args.json, heading={"written to": str(args.out)})
+    for what in dropped(first, second):
+        print(
+            f"not in the merged profile: {plain(what)}: build the parts with one layout by --like",
+            file=sys.stderr,
+        )
+    present(reference, args.json, heading={"written to": str(args.out)})
     return 0
 
 
@@ -135,152 +175,43 @@ def accept(args: argparse.Namespace) -> int:
     return 0
 
 
-def _build(args: argparse.Namespace, advance: Any) -> tuple["Reference", bool, dict[str, str]]:
-    """One pass; a second one when timestamps turn out to be in no order."""
-    from detectors import ProfileError
+def sign(args: argparse.Namespace) -> int:
+    """Signs a profile in its place."""
+    reference = read_reference(args.file).sign(read_key(args.key_file))
+    write_whole(args.file, reference.to_bytes())
+    if args.json:
+        print_json({"digest": reference.digest, "signature": reference.signature})
+    else:
+        print(f"signed: {plain(args.file)}, digest {reference.digest}")
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Checks a profile's signature."""
+    reference = read_reference(args.file)
+    good = reference.signed_with(read_key(args.key_file))
+    if args.json:
+        print_json({"digest": reference.digest, "signed": good})
+    elif good:
+        print(f"signed with this key: {plain(args.file)}, digest {reference.digest}")
+    else:
+        why = "is not signed" if reference.signature is None else "was signed with another key"
+        print(f"not signed with this key: {plain(args.file)} {why}")
+    return 0 if good else 1
+
+
+def read_key(path: Path) -> bytes:
+    """The key in a file, without the line end. Raises BadInputError naming file and mend."""
+    from detectors.reference import KEY_BYTES_MIN
 
     try:
-        builder = None if args.unordered else _fed(args, advance, ordered=True)
-        ordered = builder is not None
-        builder = builder or _fed(args, advance, ordered=False)
-        assert builder is not None
-        reference: Reference = builder.finish()
-    except ProfileError as error:
-        raise BadInputError(f"{args.data[0]}: {error}") from None
-    if not reference.rows:
-        raise BadInputError(f"{args.data[0]}: holds no rows: nothing to build from")
-    if not reference.features:
-        raise BadInputError(f"{args.data[0]}: no column is left as a feature: name fewer of them")
-    return reference, ordered, builder.malformed
-
-
-def _fed(args: argparse.Namespace, advance: Any, *, ordered: bool) -> Any:
-    """A builder that was given every row; None when `ordered` and timestamps go backwards."""
-    from detectors import ReferenceBuilder
-
-    special = special_columns(args)
-    output = args.prediction or args.score
-    last = -math.inf
-    builder = None
-    for path, columns in _chunks(args):
-        require_columns(columns, special, path)
-        if args.timestamp is not None:
-            last, rising = _rises(columns[args.timestamp], last)
-            if not rising and ordered:
-                return None
-        if builder is None:
-            task = task_of(columns, args)
-            builder = ReferenceBuilder(
-                tick_rows=args.tick_rows or 1_000, ordered=ordered, prediction=output, task=task
-            )
-        errors = None
-        if has_outcomes(args) and task == "classification":
-            errors = errors_of(columns, args, task)
-        features = {n: c for n, c in columns.items() if n not in special or n == output}
-        builder.update(features, errors=errors)
-        advance(len(next(iter(columns.values()), ())))
-    return ReferenceBuilder() if builder is None else builder
-
-
-def _chunks(args: argparse.Namespace) -> Iterator[tuple[Path, dict[str, Any]]]:
-    from agent.tables import read_columns
-
-    bad, missing = bad_lines(args), missing_words(args)
-    for path in args.data:
-        for columns in read_columns(path, chunk_rows=CHUNK_ROWS, missing=missing, bad_lines=bad):
-            yield path, columns
-
-
-def _rises(column: Any, last: float) -> tuple[float, bool]:
-    import numpy as np
-
-    times = times_of(column)
-    times = times[np.isfinite(times)]
-    if not len(times):
-        return last, True
-    rising = bool(times[0] >= last) and bool(np.all(np.diff(times) >= 0))
-    return float(times[-1]), rising
-
-
-def _present(reference: "Reference", as_json: bool, *, heading: dict[str, object]) -> None:
-    shifts = _shifts(reference)
-    rows = [_feature_facts(profile, shifts) for profile in reference.features]
-    facts: dict[str, object] = heading | {
-        "digest": reference.digest,
-        "rows": reference.rows,
-        "rows per tick": reference.tick_rows,
-        "calibrated to order": reference.ordered,
-        "accepted": reference.accepted,
-    }
-    if reference.baseline is not None:
-        facts["errors in labelled rows"] = (
-            f"{reference.baseline.errors} of {reference.baseline.rows}"
+        with path.open("rb") as file:
+            key = file.read(KEY_BYTES_MAX + 1)
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read ({error.strerror})") from None
+    key = key.rstrip(b"\r\n")
+    if not KEY_BYTES_MIN <= len(key) <= KEY_BYTES_MAX:
+        raise BadInputError(
+            f"{path}: holds a key of {len(key)} bytes: make one by: openssl rand -hex 32"
         )
-    unseen = _unseen(reference, shifts)
-    if as_json:
-        output = None
-        if reference.prediction is not None:
-            output = _feature_facts(reference.prediction, shifts)
-        print_json(facts | {"features": rows, "prediction": output, "not_visible": unseen})
-        return
-    print_facts(facts)
-    if reference.prediction is not None:
-        rows.append(_feature_facts(reference.prediction, shifts) | {"kind": "prediction"})
-    print_table(
-        "Visible: the smallest lasting shift that can be seen",
-        ("feature", "kind", "missing", "range", "detectable shift (standard deviations)"),
-        (
-            (r["name"], r["kind"], f"{r['missing_ratio']:.1%}", r["range"], r["detectable_shift"])
-            for r in rows
-        ),
-    )
-    for line in unseen:
-        print(f"not visible: {line}")
-
-
-def _shifts(reference: "Reference") -> dict[str, float]:
-    from detectors import DriftDetector
-
-    shifts = DriftDetector(reference).detectable_shift()
-    if reference.prediction is not None:
-        shifts |= DriftDetector(reference, kind="prediction_drift").detectable_shift()
-    return shifts
-
-
-def _feature_facts(profile: "FeatureProfile", shifts: dict[str, float]) -> dict[str, Any]:
-    from detectors.binning import MISSING
-
-    limits = profile.limits()
-    if limits:
-        span = f"{limits[0]:.6g} to {limits[-1]:.6g}"
-    else:
-        known = 0 if profile.keys is None else len(profile.keys.counts)
-        span = f"{known} categories"
-    return {
-        "name": profile.name,
-        "kind": profile.kind,
-        "missing_ratio": profile.counts[MISSING] / max(profile.rows, 1.0),
-        "range": span,
-        "detectable_shift": shifts.get(profile.name),
-        "rows_per_independent_row": profile.phi,
-    }
-
-
-def _unseen(reference: "Reference", shifts: dict[str, float]) -> list[str]:
-    """What no alarm will come from, in words."""
-    lines = []
-    blind = [name for name, shift in shifts.items() if not shift <= SHIFT_SEEN_MAX]
-    if blind:
-        lines.append(
-            f"shifts of less than {SHIFT_SEEN_MAX:g} standard deviation in"
-            f" {', '.join(plain(name) for name in blind[:12])}"
-            f"{' and others' if len(blind) > 12 else ''}: more rows, or rows over a longer time"
-        )
-    if reference.prediction is None:
-        lines.append("prediction drift: name the model's output by --prediction or --score")
-    if reference.baseline is None:
-        lines.append(
-            "concept drift against this data: give --target beside --prediction or --score"
-        )
-    lines.append("changes in how features go together while each by itself stays as it is")
-    return lines
+    return key
