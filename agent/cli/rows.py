@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agent.errors import BadInputError
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
     from agent.tables import BadLines, Columns
     from detectors.reference import Task
+
+
+Outcome: TypeAlias = "tuple[str | float | None, str | float | None]"
+
+SCORE_THRESHOLD = 0.5  # where a score is all there is, this is the class that it stands for
 
 
 def add_column_flags(parser: argparse.ArgumentParser) -> None:
@@ -105,9 +110,34 @@ def task_of(columns: "Columns", args: argparse.Namespace) -> "Task | None":
     return guess_task(columns[args.target], scored=args.score is not None)
 
 
+def outcomes(columns: "Columns", args: argparse.Namespace, task: "Task") -> list[Outcome]:
+    """(what the model said, what turned out true) of each row, None where missing.
+
+    Classes become their names, so that 1, 1.0 and "1" are one class in every kind of file.
+    """
+    from detectors.columns import number_of
+    from detectors.quality import class_name
+
+    truths = columns[args.target].tolist()
+    if args.prediction is not None:
+        said = columns[args.prediction].tolist()
+    else:
+        scores = (number_of(value) for value in columns[args.score].tolist())
+        said = [None if s != s else float(s >= SCORE_THRESHOLD) for s in scores]
+    read = class_name if task == "classification" else number_of
+    return [
+        (None if _is_missing(s) else read(s), None if _is_missing(t) else read(t))
+        for s, t in zip(said, truths, strict=True)
+    ]
+
+
 def has_outcomes(args: argparse.Namespace) -> bool:
     """Whether the flags name both what the model said and what turned out true."""
     return args.target is not None and (args.prediction is not None or args.score is not None)
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value != value
 
 
 def times_of(column: "NDArray[Any]") -> "NDArray[np.float64]":
