@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from detectors.detector import Detector
-from detectors.parts import columns, drift, errors, performance
+from detectors.parts import calibration, columns, drift, errors, performance, truth
 from detectors.reference import Reference
 from detectors.settings import Settings
 
@@ -20,7 +20,9 @@ DETECTORS: Final[Mapping[str, Make]] = {
     "projections": drift.projections,
     "prediction": drift.prediction,
     "error_rate": errors.error_rate,
+    "calibration": calibration.calibration,
     "residuals": errors.residuals,
+    "label": truth.label,
     "performance": performance.performance,
 }
 
