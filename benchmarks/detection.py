@@ -5,9 +5,11 @@ against a reference of 10,000 rows. Every contender has a process (and each peer
 its own, and they take turns, round by round; the figure is process CPU time, threads included,
 imports and the reading of rows left out; the ratio is that of the medians over the rounds.
 
-Remora's side is the whole path: columns to bins, evidence, windows, and every distance. The peers
-run as they come: what they do per window is said in benchmarks/peers/contender.py. whylogs and
-DataSketches only sketch the window and give no verdict.
+Remora's side is the whole path from columns to verdicts on every feature: bins, evidence, windows,
+and every distance. The row `monitor` is its public Monitor, which watches more than any peer does
+in the same call (relations between features, data quality, outliers). The peers run as they come:
+what they do per window is said in benchmarks/peers/contender.py. whylogs and DataSketches only
+sketch the window and give no verdict.
 
 A detector that looks at nothing, and one that cries at everything, stand in the table as well: they
 are the quickest of all, so speed alone says nothing. What is found is in benchmarks/detection_*.py.
@@ -36,7 +38,7 @@ from benchmarks.peers.sides import MissingPeer, own_python, python_of, sides, ve
 
 ROWS, WIDTHS = 10_000, (20, 100)
 STATE_BYTES_MAX = 2_500.0
-OWN = ("remora", "never", "always")
+OWN = ("remora", "monitor", "never", "always")
 
 #: Ratio below which to exit 1, and windows per round: enough for a quarter of a second.
 FLOORS = {
@@ -48,7 +50,8 @@ FLOORS = {
     "datasketches": 4.0,
 }
 WINDOWS = {
-    "remora": 20,
+    "remora": 100,
+    "monitor": 50,
     "never": 1_000,
     "always": 1_000,
     "evidently": 1,

@@ -52,16 +52,32 @@ def held_bytes(state: object) -> int:
     return len(json.dumps(state, default=str))
 
 
-def remora(reference: Rows, window: Rows) -> Contender:
-    """The whole path: columns to bins, evidence, windows, schema, and every distance."""
+def detectors_of(reference: Rows) -> tuple[Any, Any]:
+    """Give Remora's package, and a reference of the rows."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    detectors = importlib.import_module("detectors")
-    built = detectors.build_reference(dict(zip(names(reference), reference, strict=True)))
-    monitor = detectors.Monitor(built)
+    package = importlib.import_module("detectors")
+    return package, package.build_reference(dict(zip(names(reference), reference, strict=True)))
+
+
+def remora(reference: Rows, window: Rows) -> Contender:
+    """What peers do, whole: columns to bins, evidence, windows, and every distance."""
+    package, built = detectors_of(reference)
+    detector = package.DriftDetector(built)
     columns = dict(zip(names(window), window, strict=True))
     return Contender(
-        run=lambda: (monitor.update(columns), monitor.effects()),
-        kept=lambda: (held_bytes(monitor.state()), len(built.to_bytes())),
+        run=lambda: (detector.update(columns), detector.effects()),
+        kept=lambda: (held_bytes(detector.state()), len(built.to_bytes())),
+    )
+
+
+def monitor(reference: Rows, window: Rows) -> Contender:
+    """Remora with all it has: the same, and data quality, outliers, drift of relations."""
+    package, built = detectors_of(reference)
+    whole = package.Monitor(built)
+    columns = dict(zip(names(window), window, strict=True))
+    return Contender(
+        run=lambda: (whole.update(columns), whole.effects()),
+        kept=lambda: (held_bytes(whole.state()), len(built.to_bytes())),
     )
 
 
@@ -139,6 +155,7 @@ CONTENDERS: Mapping[str, Callable[[Rows, Rows], Contender]] = {
     one.__name__: one
     for one in (
         remora,
+        monitor,
         never,
         always,
         evidently,
