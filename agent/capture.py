@@ -32,7 +32,7 @@ SUFFIX: Final = ".jsonl"
 RESERVED: Final = frozenset(
     {
         *("prediction", "score", "label", "request_id", "row", "at", "version", "tick"),
-        "sampling_weight",
+        *("tick_at", "tick_share", "tick_evidence", "sampling_weight"),
     }
 )
 
@@ -71,11 +71,11 @@ class CaptureWriter:
         self.left_out: tuple[str, ...] = ()
         self.dropped: Counter[str] = Counter()
 
-    def write(self, batch: Batch) -> None:
-        """Keep a tick's rows."""
+    def write(self, batch: Batch, *, share: float = 1.0) -> None:
+        """Keep a tick's rows; `share` is what it brought of a minute of the budget."""
         self._tick += 1
         self._note_left_out(batch)
-        lines = self._lines(batch)
+        lines = self._lines(batch, share)
         if not lines:
             return
         data = b"".join(lines)
@@ -130,12 +130,12 @@ class CaptureWriter:
             self.left_out = colliding
             log.error("features not captured: their names mean something else", names=colliding)
 
-    def _lines(self, batch: Batch) -> list[bytes]:
+    def _lines(self, batch: Batch, share: float) -> list[bytes]:
         lines = []
         chosen = all_rows(batch)
         if self._reservoir is not None:
             chosen = choose(batch, rows_max=self._reservoir, salt=self._salt)
-        for row in _rows(batch, chosen, self._tick, self._hidden):
+        for row in _rows(batch, chosen, (self._tick, share), self._hidden):
             try:
                 lines.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
             except TypeError:  # half a surrogate pair, an integer beyond 64 bits
@@ -223,12 +223,12 @@ def _number(path: Path) -> int:
 
 
 def _rows(
-    batch: Batch, chosen: Chosen, tick: int, hidden: frozenset[str]
+    batch: Batch, chosen: Chosen, tick: tuple[int, float], hidden: frozenset[str]
 ) -> Iterator[dict[str, Any]]:
     names = [name for name in batch.columns if name not in hidden]
     features = len(names)
     names += ["prediction", "score", "request_id", "row", "at", "version", "tick"]
-    names.append("sampling_weight")
+    names += ["tick_at", "tick_share", "tick_evidence", "sampling_weight"]
     # Prompts and replies of language models, where the operator asked for them.
     texts = [name for name in batch.texts if f"{name}.text" not in hidden]
     names += [f"{name}.text" for name in texts]
@@ -243,7 +243,10 @@ def _rows(
         batch.row_numbers[places].tolist(),
         batch.at[places].tolist(),
         [batch.version] * count,
-        [tick] * count,
+        [tick[0]] * count,
+        [batch.closed_at] * count,
+        [tick[1]] * count,
+        batch.uniform[places].tolist(),
         chosen.weight.tolist(),
         *([batch.texts[name][place] for place in places.tolist()] for name in texts),
     ]

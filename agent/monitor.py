@@ -41,10 +41,11 @@ class MonitorSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """One batch and what the detectors said to it."""
+    """One batch, what it brought of a minute of the budget, and what the detectors said to it."""
 
     batch: Batch
     readings: tuple[Reading, ...]
+    share: float = 0.0
 
 
 class ModelMonitor:
@@ -173,9 +174,9 @@ class ModelMonitor:
         return self._run(self._builder.flush(now))
 
     def _run(self, batches: Sequence[Batch]) -> list[Tick]:
-        return [Tick(batch=batch, readings=self._tick(batch)) for batch in batches]
+        return [self._tick(batch) for batch in batches]
 
-    def _tick(self, batch: Batch) -> tuple[Reading, ...]:
+    def _tick(self, batch: Batch) -> Tick:
         self.type_changes.update(batch.type_changes)
         for name, count in batch.unexpected.items():
             known = name in self.unexpected or len(self.unexpected) < UNEXPECTED_MAX
@@ -183,12 +184,13 @@ class ModelMonitor:
         watch = self._watch_of(batch.version)
         if watch is None:
             self._learn(batch)
-            return ()
+            return Tick(batch=batch, readings=())
         elapsed_s = batch.closed_at - self._last_tick_at.get(batch.version, batch.opened_at)
         self._last_tick_at[batch.version] = batch.closed_at
-        readings = watch.take(batch, ticks=_ticks(elapsed_s))
+        share = _ticks(elapsed_s)
+        readings = watch.take(batch, ticks=share)
         self.findings.extend(readings)
-        return tuple(readings)
+        return Tick(batch=batch, readings=tuple(readings), share=share)
 
     def _learn(self, batch: Batch) -> None:
         """Only the stable version teaches: a candidate's rows are no reference for itself."""

@@ -283,7 +283,7 @@ class Agent:
         if infinite:
             self.intake.dropped["infinite_value"] += infinite
         if self.capture is not None:
-            self.capture.write(tick.batch)
+            self.capture.write(tick.batch, share=tick.share)
         self.controller.on_tick(tick)
 
     def _on_labelled(self, joined: Sequence[Joined], readings: Sequence[Reading]) -> None:

@@ -93,17 +93,10 @@ class VersionWatch:
 
     def _columns(self, batch: Batch) -> dict[str, Column]:
         """Features, and what the model said under the names that the reference has for it."""
-        columns = dict(batch.columns)
-        said, score = self.reference.prediction, self.reference.score
-        if said is not None:
-            # A reference that was built from scores holds scores against it.
-            numeric = said.kind == "numeric" and batch.score is not None
-            column = batch.score if numeric and _classes(batch.prediction) else batch.prediction
-            if column is not None:
-                columns[said.name] = column
-        if score is not None and batch.score is not None:
-            columns[score.name] = batch.score
-        return columns
+        return {
+            **batch.columns,
+            **named_outputs(self.reference, batch.prediction, batch.score),
+        }
 
     def take_labelled(
         self, joined: Sequence[Joined], *, ticks: float, at: float | None
@@ -173,6 +166,23 @@ class VersionWatch:
     def restore_labels(self, state: Mapping[str, Any]) -> None:
         """Continue where `label_state()` left off."""
         self.monitor.restore_labels(state)
+
+
+def named_outputs(
+    reference: Reference, prediction: Column | None, score: Column | None
+) -> dict[str, Column]:
+    """What a model said, by the names that the reference has for it."""
+    columns: dict[str, Column] = {}
+    said = reference.prediction
+    if said is not None:
+        # A reference that was built from scores holds scores against it.
+        numeric = said.kind == "numeric" and score is not None
+        column = score if numeric and _classes(prediction) else prediction
+        if column is not None:
+            columns[said.name] = column
+    if reference.score is not None and score is not None:
+        columns[reference.score.name] = score
+    return columns
 
 
 def _classes(prediction: Column | None) -> bool:

@@ -15,32 +15,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli.captured_packets import is_capture, read_capture
 from agent.cli.output import plain, print_json, print_table
 from agent.cli.parser import Subparsers, add_command, add_json
 from agent.cli.profile import read_reference
+from agent.cli.recorded import BESIDE, ticks
 from agent.cli.rows import (
     add_column_flags,
-    bad_lines,
     count,
     has_outcomes,
-    missing_words,
     outcomes,
     progress,
-    require_columns,
     special_columns,
     task_of,
-    times_of,
 )
 from agent.errors import BadInputError
 
 if TYPE_CHECKING:
-    from agent.batch import Batch
-    from agent.labels import Joined
+    from agent.cli.recorded import Recorded
     from agent.tables import Columns
     from detectors import Reading, Reference
-
-CHUNK_ROWS = 10_000
 
 
 def add(subparsers: Subparsers) -> None:
@@ -69,6 +62,18 @@ def add(subparsers: Subparsers) -> None:
         "--port", metavar="N", type=count, help="of a pcap: where the model server listens"
     )
     parser.add_argument(
+        "--fairness",
+        metavar="COL",
+        action="append",
+        default=[],
+        help="compare groups of this attribute; may be repeated",
+    )
+    parser.add_argument(
+        "--model-version",
+        metavar="V",
+        help="of rows that the agent captured: those of this version (default: the first)",
+    )
+    parser.add_argument(
         "--fail-on-drift", action="store_true", help="exit 1 when anything is in drift: for CI"
     )
     add_json(parser)
@@ -83,14 +88,13 @@ def replay(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         advance = stack.enter_context(progress("replaying"))
         events = stack.enter_context(_open_events(args.events)) if args.events else None
-        for columns in _ticks(args, detection):
-            found = detection.update(columns)
+        for tick in ticks(args, detection.reference):
+            found = detection.update(tick)
             readings += found
             if events is not None:
                 events.writelines(json.dumps(r.to_json(), ensure_ascii=False) + "\n" for r in found)
-            size = len(next(iter(columns.values()), ()))
-            rows += size
-            advance(size)
+            rows += tick.rows
+            advance(tick.rows)
     elapsed_s = max(time.perf_counter() - started, 1e-9)
     if not rows:
         raise BadInputError(f"{args.data}: holds no rows: nothing to replay")
@@ -100,47 +104,56 @@ def replay(args: argparse.Namespace) -> int:
 
 
 class Detection:
-    """The detectors of one replay, and the rows whose labels have not come yet."""
+    """The monitor of one replay, and the rows whose labels have not come yet."""
 
     def __init__(self, reference: "Reference", args: argparse.Namespace) -> None:
-        from agent.schema import Schema
-        from agent.version_watch import VersionWatch
-        from detectors import ProfileError
-        from detectors.settings import Settings
+        from detectors import Monitor, ProfileError
+        from detectors.settings import FairnessSettings, Settings
 
         self._args = args
         self.reference = reference
-        self.tick_rows: int = args.tick_rows or reference.tick_rows
-        self._schema = Schema(features=())  # no kinds: the reference knows them
         self._task = args.task or reference.task
+        fairness = [FairnessSettings(attribute=name) for name in args.fairness]
         try:
-            self._watch = VersionWatch("", reference, Settings())
+            self.monitor = Monitor(reference, settings=Settings(fairness=tuple(fairness)))
         except ProfileError as error:
             raise BadInputError(f"{args.reference}: {error}") from None
-        self._waiting: deque[Joined] = deque()  # rows whose labels are still to come
+        self._waiting: deque[tuple[int, Any]] = deque()  # rows whose labels are still to come
         self._rows = 0
         self._outputs = False
 
-    def update(self, columns: "Columns") -> list["Reading"]:
+    def update(self, tick: "Recorded") -> list["Reading"]:
         """One tick's rows; the changes of state."""
-        at = self._time_of(columns)
-        readings = self._watch.take(self._batch(columns, at), ticks=1.0)
+        columns = self._features(tick)
+        readings = self.monitor.update(
+            columns, ticks=tick.share, at=tick.at, times=_of(tick.times, tick.evidence)
+        )
         if has_outcomes(self._args):
-            self._task = self._task or task_of(columns, self._args) or "classification"
-            self._waiting += self._joined(columns, at or 0.0)
-        self._rows += len(next(iter(columns.values()), ()))
+            self._task = self._task or task_of(tick.columns, self._args) or "classification"
+            self._waiting += enumerate(self._labelled(tick.columns), start=self._rows)
+        self._rows += tick.rows
         # A label has come once as many rows as the delay were seen after its own.
-        come: list[Joined] = []
-        while self._waiting and self._waiting[0].row + self._args.label_delay < self._rows:
-            come.append(self._waiting.popleft())
-        readings += self._watch.take_labelled(come, ticks=1.0, at=at)
+        come: list[Any] = []
+        while self._waiting and self._waiting[0][0] + self._args.label_delay < self._rows:
+            come.append(self._waiting.popleft()[1])
+        known = [row for row in come if row[1] is not None]
+        if known:
+            said, truth, score, groups = zip(*known, strict=True)
+            readings += self.monitor.update_labels(
+                said,
+                truth,
+                score=score,
+                groups=dict(zip(self._args.fairness, zip(*groups, strict=True), strict=True)),
+                ticks=tick.share,
+                at=tick.at,
+            )
         # `row` of every event counts the rows of the data, also where labels come late.
-        return [replace(reading, at=at, row=self._rows) for reading in readings]
+        return [replace(reading, row=self._rows) for reading in readings]
 
     @property
     def labelled_rows(self) -> int:
         """Rows whose label came."""
-        return self._watch.labelled_rows
+        return self.monitor.labelled_rows
 
     @property
     def not_watched(self) -> list[str]:
@@ -148,89 +161,43 @@ class Detection:
         missing = [] if self._outputs else ["prediction drift"]
         return missing if self.labelled_rows else [*missing, "concept drift"]
 
-    def _batch(self, columns: "Columns", at: float | None) -> "Batch":
+    def _features(self, tick: "Recorded") -> "Columns":
+        """Features, and what the model said by the names that the reference has for it."""
+        from agent.version_watch import named_outputs
+
+        columns, special = tick.columns, set(special_columns(self._args))
+        if tick.captured:
+            outputs = named_outputs(self.reference, columns.get("prediction"), columns.get("score"))
+            special |= BESIDE
+        else:
+            named = (self.reference.prediction, self.reference.score)
+            outputs = {p.name: columns[p.name] for p in named if p and p.name in columns}
+            said = self._args.prediction or self._args.score
+            if self.reference.prediction is not None and said in columns:
+                outputs.setdefault(self.reference.prediction.name, columns[said])
+        self._outputs |= bool(outputs)
+        features = {name: column for name, column in columns.items() if name not in special}
+        both = {**features, **outputs}
+        return {name: _of(column, tick.evidence) for name, column in both.items()}
+
+    def _labelled(self, columns: "Columns") -> Iterator[tuple[Any, Any, float, tuple[Any, ...]]]:
+        """What was said, what turned out true, the score and the groups of each row."""
         import numpy as np
 
-        from agent.batch import Batch
-
-        rows = len(next(iter(columns.values()), ()))
-        special = special_columns(self._args)
-        output = self._output_column(columns)
-        self._outputs |= output is not None and self.reference.prediction is not None
-        features = {n: c for n, c in columns.items() if n not in special and c is not output}
-        return Batch(
-            version="",
-            slot="stable",
-            rows=rows,
-            opened_at=at or 0.0,
-            closed_at=at or 0.0,
-            ids=(),
-            row_numbers=np.arange(rows),
-            aliases={},
-            at=np.zeros(rows),
-            weight=np.ones(rows),
-            uniform=np.ones(rows, dtype=bool),
-            columns=features,
-            prediction=output,
-            score=None,
-            schema=self._schema,
-            type_changes={},
-            unexpected={},
-        )
-
-    def _joined(self, columns: "Columns", at: float) -> Iterator["Joined"]:
-        from agent.labels import Joined
+        from detectors.columns import numbers
 
         assert self._task is not None
-        for row, (said, truth) in enumerate(outcomes(columns, self._args, self._task)):
-            if truth is not None:
-                yield Joined(
-                    id="",
-                    row=self._rows + row,
-                    prediction=said,
-                    score=None,
-                    label=truth,
-                    version="",
-                    slot="stable",
-                    weight=1.0,
-                    uniform=True,
-                    predicted_at=at,
-                    labelled_at=at,
-                )
-
-    def _output_column(self, columns: "Columns") -> Any:
-        name = self._args.prediction or self._args.score
-        if name is None and self.reference.prediction is not None:
-            name = self.reference.prediction.name
-        return None if name is None else columns.get(name)
-
-    def _time_of(self, columns: "Columns") -> float | None:
-        """The time of the tick's last row that has one."""
-        if self._args.timestamp is None:
-            return None
-        times = times_of(columns[self._args.timestamp][-100:])
-        known = times[times == times]
-        return float(known[-1]) if len(known) else None
+        pairs = outcomes(columns, self._args, self._task)
+        scores = np.full(len(pairs), np.nan)
+        if self._args.score is not None:
+            scores = numbers(columns[self._args.score]).astype(float)
+        groups = [columns[name].tolist() for name in self._args.fairness]
+        for row, ((said, truth), score) in enumerate(zip(pairs, scores.tolist(), strict=True)):
+            yield said, truth, score, tuple(group[row] for group in groups)
 
 
-def _ticks(args: argparse.Namespace, detection: Detection) -> Iterator["Columns"]:
-    """The rows cut into ticks; files are read in larger chunks, which is faster."""
-    from agent.tables import read_columns
-
-    tick_rows = detection.tick_rows
-    chunk_rows = tick_rows * max(1, CHUNK_ROWS // tick_rows)
-    if is_capture(args.data):
-        names = detection.reference.feature_names
-        chunks = read_capture(args.data, port=args.port, names=names, chunk_rows=chunk_rows)
-    else:
-        chunks = read_columns(
-            args.data, chunk_rows=chunk_rows, missing=missing_words(args), bad_lines=bad_lines(args)
-        )
-    for columns in chunks:
-        require_columns(columns, special_columns(args), args.data)
-        rows = len(next(iter(columns.values()), ()))
-        for start in range(0, rows, tick_rows):
-            yield {name: column[start : start + tick_rows] for name, column in columns.items()}
+def _of(column: Any, evidence: Any) -> Any:
+    return column if column is None or evidence is None else column[evidence]
 
 
 def _open_events(path: Path) -> Any:

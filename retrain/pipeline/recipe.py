@@ -27,7 +27,7 @@ CLASS_WEIGHTS = ("none", "balanced")
 RESERVED = frozenset(
     {
         *("prediction", "score", "label", "request_id", "row", "at", "version", "tick"),
-        "sampling_weight",
+        *("tick_at", "tick_share", "tick_evidence", "sampling_weight"),
     }
 )
 Record = TypeVar("Record")

@@ -59,7 +59,7 @@ def test_a_line_says_everything_about_a_row(writer_of: Write, tmp_path: Path) ->
     assert first == {
         "age": 41.5, "job": "nurse", "prediction": "yes", "score": 0.25,
         "request_id": "a", "row": 0, "at": 7.5, "version": "v1", "tick": first["tick"],
-        "sampling_weight": 1.0,
+        "tick_at": 160.0, "tick_share": 1.0, "tick_evidence": True, "sampling_weight": 1.0,
     }  # fmt: skip
     assert (second["age"], second["job"], second["score"], second["row"]) == (None, None, None, 1)
     assert writer.rows == 2
