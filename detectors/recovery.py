@@ -7,8 +7,10 @@ q than to p, so that an estimate of q from few rows is good enough; and no row c
 ln 2. As in `evidence`, M <- (M + a) f is a Shiryaev-Roberts e-detector: while the drift lasts, the
 expected number of times that M reaches one is at most the sum of a, here once in a month.
 
-Rows that speak for q are added to its estimate, rows that speak against it are not: a drift that
-changes is followed, one that ends is not diluted by the rows that come after it.
+A drift that changes is followed: rows are added to the estimate of q, at an eighth of their weight
+so that a drift that ends is not diluted by the rows that come after it, and only while the evidence
+before them was low. To choose rows by what they themselves say would make q something that no row
+was drawn from.
 
 Source: Shin, Ramdas, Rinaldo, "E-detectors" (2023); Ville (1939). f is the likelihood ratio of p
 against q damped by half, so it needs no margin.
@@ -27,10 +29,13 @@ Floats = NDArray[np.float64]
 #: False recoveries of one lasting drift in a month of ticks, at most, on average.
 FALSE_RECOVERIES_PER_MONTH: Final = 1.0
 
-#: What is kept of the drifted rows: older ones are halved above this, so that a slow drift is seen
-#: as it is now, and counts fit in 32 bits.
-_ROWS_MAX: Final = 200_000
+#: What is kept of the drifted rows: all are halved above this, so that a slow drift is seen as it
+#: is now, and single precision holds the counts.
+_ROWS_MAX: Final = 200_000.0
+_FOLLOW_MAX: Final = 0.01  # evidence above which rows no longer count as drifted
+_FOLLOW_WEIGHT: Final = 1 / 8
 _LOG_STEP_MIN: Final = -700.0
+_LOG_STEP_MAX: Final = 300.0
 _LEAST: Final = 1e-300
 
 
@@ -40,7 +45,7 @@ class Recovery:
     def __init__(self, p: Floats, phi: Floats) -> None:
         self._p, self._phi = p, phi
         self._live = p > 0
-        self._drifted = np.zeros((len(p), WIDTH), dtype=np.uint32)
+        self._drifted = np.zeros((len(p), WIDTH), dtype=np.float32)
         self._wealth = np.zeros(len(p))
 
     def begin(self, features: NDArray[np.bool_], counts: NDArray[np.int64]) -> None:
@@ -63,18 +68,18 @@ class Recovery:
         p, q = self._p[which], weights / weights.sum(axis=1, keepdims=True)
         bets = np.log(2 * p / np.maximum(p + q, _LEAST), where=p > 0, out=np.zeros_like(p))
         steps = (bets * counts[which]).sum(axis=1) / self._phi[which]
+        low = self._wealth[which] < _FOLLOW_MAX
         wealth = self._wealth[which] + FALSE_RECOVERIES_PER_MONTH * ticks / month
-        wealth *= np.exp(np.clip(steps, _LOG_STEP_MIN, -_LOG_STEP_MIN / 2))
+        wealth *= np.exp(np.clip(steps, _LOG_STEP_MIN, _LOG_STEP_MAX))
         self._wealth[which] = np.clip(wealth, _LEAST, 1.0 / _LEAST)
-        self._follow(which[steps < 0], counts)
+        self._follow(which[low], counts)
         refuted[which] = wealth >= 1.0
         return refuted
 
     def _follow(self, which: NDArray[np.intp], counts: NDArray[np.int64]) -> None:
         if len(which):
-            drifted = self._drifted[which] + np.minimum(counts[which], _ROWS_MAX)
-            many = drifted.sum(axis=1) > _ROWS_MAX
-            drifted[many] //= 2
+            drifted = self._drifted[which] + (_FOLLOW_WEIGHT * counts[which]).astype(np.float32)
+            drifted[drifted.sum(axis=1) > _ROWS_MAX] /= 2
             self._drifted[which] = drifted
 
     def state(self) -> dict[str, Any]:
@@ -83,8 +88,10 @@ class Recovery:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` gave. Raises ValueError if it does not fit or is not finite."""
-        drifted = np.array(state["drifted"], dtype=np.uint32)
+        drifted = np.array(state["drifted"], dtype=np.float32)
         wealth = np.array(state["reverse"], dtype=np.float64)
+        if not np.isfinite(drifted).all() or (drifted < 0).any():
+            raise ValueError("recovery: counts that are no finite numbers")
         if drifted.shape != self._drifted.shape or wealth.shape != self._wealth.shape:
             raise ValueError(f"recovery of shape {drifted.shape}, expected {self._drifted.shape}")
         if not np.isfinite(wealth).all() or (wealth < 0).any():
