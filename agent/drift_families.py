@@ -39,7 +39,8 @@ def drift_families(seen: ScrapeInput) -> list[Family]:
     if seen.provisional is not None and seen.stable not in seen.watches:
         watches.append((seen.provisional, True))
     monitors = [(w, p, scope, m) for w, p in watches for scope, m in _monitors(w)]
-    room = max(1, seen.max_series // len(STATISTICS) // max(1, len(monitors)))
+    shown = sum(scope != "multivariate" for _, _, scope, _ in monitors)
+    room = max(1, seen.max_series // len(STATISTICS) // max(1, shown))
     for watch, provisional, scope, monitor in monitors:
         _monitor_rows(rows, seen, watch, (scope, monitor), room=room, provisional=provisional)
     for watch, provisional in watches:

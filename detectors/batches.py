@@ -21,13 +21,14 @@ Floats: TypeAlias = NDArray[np.float64]
 class Rows:
     """One tick: columns of `table.rows` rows, the derived ones beside them.
 
-    `ticks` is its share of the budget's minute, 0 to 1; `times` [rows] in Unix seconds where they
-    are known; `type_changes` counts cells of a type their column cannot have, which are missing in
-    it.
+    `counts` [features, 18] are those of the reference's features. `ticks` is its share of the
+    budget's minute, 0 to 1; `times` [rows] in Unix seconds where they are known; `type_changes`
+    counts cells of a type their column cannot have, which are missing in it.
     """
 
     table: Table
     derived: Mapping[str, Column]
+    counts: NDArray[np.int64]
     ticks: float
     moment: Moment
     times: Floats | None = None

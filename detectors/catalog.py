@@ -8,17 +8,27 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from detectors.detector import Detector
-from detectors.parts import calibration, columns, drift, errors, performance, truth
+from detectors.parts import (
+    calibration,
+    data_quality,
+    drift,
+    errors,
+    performance,
+    segments,
+    truth,
+)
 from detectors.reference import Reference
 from detectors.settings import Settings
 
 Make = Callable[[Reference, Settings], Detector | None]
 
 DETECTORS: Final[Mapping[str, Make]] = {
-    "columns": columns.columns,
+    "data_quality": data_quality.columns,
     "features": drift.features,
     "projections": drift.projections,
     "prediction": drift.prediction,
+    "segments": segments.segments,
+    "outliers": segments.outliers,
     "error_rate": errors.error_rate,
     "calibration": calibration.calibration,
     "residuals": errors.residuals,
@@ -27,5 +37,5 @@ DETECTORS: Final[Mapping[str, Make]] = {
 }
 
 #: Parts that learn from labels, and those of them that rest on no reference.
-LABELLED: Final = ("error_rate", "residuals", "performance")
+LABELLED: Final = ("error_rate", "calibration", "residuals", "label", "performance")
 KEPT: Final = frozenset({"performance"})

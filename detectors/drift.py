@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from detectors import export
 from detectors.binning import Binner
 from detectors.calibration import detectable_shift
-from detectors.columns import Table, as_table
+from detectors.columns import Column, Table, as_table
 from detectors.effects import EFFECT_DEFAULT
 from detectors.evidence import EXPORTED_SCORES
 from detectors.explain import Narrator
@@ -118,11 +118,14 @@ class DriftDetector:
         table = columns if isinstance(columns, Table) else as_table(columns)
         if not table.rows:
             return []
-        if times is None:
-            counts = self._binner.count(table.columns, table.rows)
-        else:
-            counts = self._binner.count(table.columns, table.rows, times)
+        counts = self.count(table.columns, table.rows, times)
         return self.observe(counts, rows=table.rows, ticks=ticks, at=at)
+
+    def count(
+        self, columns: Mapping[str, Column], rows: int, times: NDArray[np.float64] | None = None
+    ) -> NDArray[np.int64]:
+        """Count columns of `rows` rows into the bins, [features, 18], for `observe`."""
+        return self._binner.count(columns, rows, times)
 
     def observe(
         self,

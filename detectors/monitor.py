@@ -68,6 +68,9 @@ class Monitor:
             part = make(reference, settings)
             if part is not None:
                 self.parts[name] = part
+        features = self.drift("features")
+        assert features is not None  # there is no monitor without features
+        self._features = features
         self.rows = 0
         self.labelled_rows = 0
         self._task: Task | None = reference.task
@@ -93,12 +96,15 @@ class Monitor:
         if not table.rows:
             return []
         self.rows += table.rows
+        derived = self.reference.derive(table)
+        seconds = _seconds(times, table.rows, at)
         return self._run(
             Rows(
                 table=table,
-                derived=self.reference.derive(table),
+                derived=derived,
+                counts=self._features.count({**table.columns, **derived}, table.rows, seconds),
                 ticks=_clipped(ticks),
-                times=_seconds(times, table.rows, at),
+                times=seconds,
                 moment=self._moment(self.rows, at),
                 type_changes=type_changes or {},
             )

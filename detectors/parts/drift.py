@@ -70,11 +70,23 @@ class Drift:
         self.detector.reset()
 
 
+class FeatureDrift(Drift):
+    """The features are counted once for all parts."""
+
+    def update(self, batch: Batch) -> list[Reading]:
+        """Take a tick's counts."""
+        if not isinstance(batch, Rows):
+            return []
+        return self.detector.observe(
+            batch.counts, rows=batch.table.rows, ticks=batch.ticks, at=batch.moment.at
+        )
+
+
 def features(reference: Reference, settings: Settings) -> Drift | None:
     """Each feature by itself."""
     if not reference.features:
         return None
-    return Drift(reference, settings, reference.features, share="data")
+    return FeatureDrift(reference, settings, reference.features, share="data")
 
 
 def projections(reference: Reference, settings: Settings) -> Drift | None:

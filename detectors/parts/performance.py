@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from detectors.batches import Batch, Labels
 from detectors.intervals import Estimate
 from detectors.quality import Quality
@@ -23,21 +25,18 @@ class Performance:
             return []
         if self.quality is None:
             self.quality = Quality(task=batch.task)
-        rows = zip(
-            batch.predicted.tolist(),
-            batch.truth.tolist(),
-            batch.was.tolist(),
-            batch.weight.tolist(),
-            batch.keys.tolist(),
-            strict=True,
+        first = np.array([before is None for before in batch.was.tolist()], dtype=np.bool_)
+        self.quality.update(
+            batch.predicted[first],
+            batch.truth[first],
+            score=batch.score[first],
+            weight=batch.weight[first],
+            keys=batch.keys[first],
         )
-        for said, true, before, weight, key in rows:
-            if said is None or true is None:
-                continue
-            if before is None:
-                self.quality.update([(said, true)], weight=weight, keys=[key])
-            else:
-                self.quality.correct(said, before, true, weight=weight, key=key)
+        for row in np.flatnonzero(~first).tolist():
+            self.quality.correct(
+                batch.predicted[row], batch.was[row], batch.truth[row], key=int(batch.keys[row])
+            )
         return []
 
     def metrics(self) -> dict[str, Estimate]:

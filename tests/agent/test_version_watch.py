@@ -91,15 +91,18 @@ def test_only_the_uniform_rows_are_evidence() -> None:
 def test_a_category_never_seen_is_said() -> None:
     watched = watch()
     cells = {**columns(1_000, 3), "job": column(["gig"] * 400 + ["clerk"] * 600)}
-    [reading] = watched.take(batch(3, columns=cells), ticks=1.0)
+    named, reading = watched.take(batch(3, columns=cells), ticks=1.0)
     assert (reading.subject, reading.state) == ("job", State.DRIFT)
+    assert (named.kind.value, named.detector) == ("data_quality", "new_category")
+    assert "'gig' the most frequent of them (40.0%)" in named.explain
 
 
 def test_missing_constant_and_absent_columns_are_ordinary() -> None:
     watched = watch()
     empty = {"age": np.full(1_000, np.nan), "job": column([None] * 1_000)}
     readings = watched.take(batch(1, columns=empty), ticks=1.0)
-    assert {(r.subject, r.state) for r in readings} == {("age", State.DRIFT), ("job", State.DRIFT)}
+    drifted = [r for r in readings if r.kind.value == "data_drift" and r.scope.value == "feature"]
+    assert {(r.subject, r.state) for r in drifted} == {("age", State.DRIFT), ("job", State.DRIFT)}
     absent = {"job": columns(1_000, 1)["job"], "new": np.ones(1_000)}
     said = {(r.subject, r.kind.value) for r in watched.take(batch(2, columns=absent), ticks=1.0)}
     assert {("age", "data_quality"), ("new", "data_quality")} <= said
