@@ -6,15 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from detectors.columns import Column, Table, guess_kind
+from detectors.text import is_text
 
 PLAIN_KINDS: Final = ("numeric", "categorical", "boolean")
 KINDS: Final = (*PLAIN_KINDS, "text", "vector")
-#: A text is what people write: longer than a category's name, or more than a few words, and hardly
-#: ever the same twice.
-TEXT_CHARACTERS_MEAN: Final = 64.0
-TEXT_WORDS_MEAN: Final = 6.0
-TEXT_DISTINCT_MIN: Final = 0.5
-_TEXTS_LOOKED_AT: Final = 2_000
 
 
 def column_kinds(
@@ -41,17 +36,4 @@ def _guessed(arrays: Sequence[Column]) -> str:
         (guess,) = guesses
     else:
         guess = "categorical" if "categorical" in guesses else "numeric"
-    return "text" if guess == "categorical" and _is_text(arrays) else guess
-
-
-def _is_text(arrays: Sequence[Column]) -> bool:
-    texts: list[str] = []
-    for array in arrays:
-        texts += [value for value in array[:_TEXTS_LOOKED_AT].tolist() if isinstance(value, str)]
-        if len(texts) >= _TEXTS_LOOKED_AT:
-            break
-    if not texts or len(set(texts)) < TEXT_DISTINCT_MIN * len(texts):
-        return False
-    characters = sum(map(len, texts)) / len(texts)
-    words = sum(len(text.split()) for text in texts) / len(texts)
-    return characters > TEXT_CHARACTERS_MEAN or words > TEXT_WORDS_MEAN
+    return "text" if guess == "categorical" and any(map(is_text, arrays[:1])) else guess

@@ -6,8 +6,8 @@ another:
 
 - a number column gives floats; missing (None, NaN, NaT, masked, empty text) becomes NaN; what is no
   number, or no finite double, becomes an infinity, which binning counts as *outside*; text that
-  reads as a number is that number; True and False are 1 and 0; a date or time is its second of the
-  day (a phase: a clock that goes on is no drift);
+  reads as a number is that number; True and False are 1 and 0; a date or time, as text too (ISO
+  8601), is its second of the day (a phase: a clock that goes on is no drift);
 - a category column gives text keys; missing becomes None; 1 and 1.0 are the same key, as they are
   in JSON.
 """
@@ -174,7 +174,7 @@ def number_of(value: Any) -> float:
         text = text.strip().lower()
         if not text:
             return math.nan
-        value = _TRUTH.get(text, text)
+        value = _time_of(text) if _is_time(text) else _TRUTH.get(text, text)
     if isinstance(value, datetime):
         value = value.time()
     if isinstance(value, time):
@@ -262,9 +262,11 @@ def guess_kind(column: Column) -> str:
         return "boolean"
     if kind in "fiuMmc":
         return "numeric"
-    if kind != "O":
+    if kind not in "OU":
         return "categorical"
     seen = [value for value in column.tolist() if key_of(value) is not None]
+    if seen and all(isinstance(value, str) and _is_time(value) for value in seen):
+        return "numeric"
     if seen and all(isinstance(value, bool | np.bool_) for value in seen):
         return "boolean"
     if all(
@@ -273,6 +275,25 @@ def guess_kind(column: Column) -> str:
     ):
         return "numeric"
     return "categorical"
+
+
+def _is_time(text: str) -> bool:
+    """Whether text has the shape of a date with a time of day (ISO 8601)."""
+    return (
+        15 < len(text) < 40
+        and text[4] == "-"
+        and text[7] == "-"
+        and text[10] in "Tt "
+        and text[13] == ":"
+        and text[:4].isdigit()
+    )
+
+
+def _time_of(text: str) -> datetime | str:
+    try:
+        return datetime.fromisoformat(text.upper())
+    except ValueError:
+        return text
 
 
 def _cut(text: str) -> str:

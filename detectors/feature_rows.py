@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.bins import BINS, Bins, CategoryBins, NumericBins, fit_numeric, widened
-from detectors.columns import Column, digest_of
+from detectors.columns import Column, digest_of, guess_kind
 from detectors.feature_profile import FeatureKind, ValueType
 from detectors.sketch import KeyTable, Points, QuantileSketch, by_count
 
@@ -109,7 +109,7 @@ def _votes_of(value: Any) -> list[ValueType]:
     if isinstance(value, datetime | date | time | np.datetime64):
         return ["timestamp"]
     if isinstance(value, str | bytes):
-        return ["text"]
+        return ["timestamp" if guess_kind(np.array([value], dtype=object)) == "numeric" else "text"]
     if value is None or value != value:
         return []
     return ["number"]

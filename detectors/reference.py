@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.bins import WIDTH
+from detectors.bins import BINS, OUTSIDE, WIDTH, CategoryBins
 from detectors.columns import Column, Table
 from detectors.derivation import Derivation
 from detectors.feature_profile import (
@@ -148,7 +148,7 @@ class Reference:
             raise KeyError(name)
         counts = self.segments.counts[self.segments.names.index(name)]
         return tuple(
-            replace(profile, counts=tuple(row), points=None)
+            replace(profile, counts=_with_unseen(profile, row), points=None)
             for profile, row in zip(self.features, counts.astype(float).tolist(), strict=True)
             if any(row)
         )
@@ -212,6 +212,15 @@ class Reference:
                 "reference: digest does not match the content; the file was altered or cut"
             )
         return reference
+
+
+def _with_unseen(profile: FeatureProfile, counts: list[float]) -> tuple[float, ...]:
+    """Of the categories without a bin of their own, as many are yet to come as in all rows."""
+    others, unseen = profile.counts[BINS - 1], profile.counts[OUTSIDE]
+    if isinstance(profile.bins, CategoryBins) and unseen and not counts[OUTSIDE]:
+        new = counts[BINS - 1] * unseen / (others + unseen)
+        counts[BINS - 1], counts[OUTSIDE] = counts[BINS - 1] - new, new
+    return tuple(counts)
 
 
 def _signature(reference: Reference, key: bytes) -> str:

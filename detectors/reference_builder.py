@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.baseline_rows import BaselineRows, guess_task
-from detectors.bins import BINS, MISSING, OUTSIDE, Bins, CategoryBins, NumericBins
+from detectors.bins import BINS, MISSING, OUTSIDE, Bins, NumericBins
 from detectors.calibration import detectable_shift, significant
 from detectors.column_kinds import KINDS, PLAIN_KINDS, column_kinds
 from detectors.columns import Column, Table, as_table, category_keys, numbers
@@ -230,18 +230,18 @@ class ReferenceBuilder:
             kinds[self._roles.label] = "categorical" if classes else "numeric"
         sources = {name: kind for name, kind in kinds.items() if name not in outputs}
         self._columns = tuple(sources)
-        self._derivation = Derivation.fit(tables, sources) if self._derive else None
         for name, kind in kinds.items():
             if kind in PLAIN_KINDS:
                 arrays = [table.columns[name] for table in tables if name in table.columns]
                 self._features[name] = FeatureRows(cast("FeatureKind", kind), type_of(arrays))
-        derived = () if self._derivation is None else self._derivation.features
-        for name in sources.keys() - self._features.keys():
-            if not any(feature.startswith(f"{name}.") for feature in derived):
-                self.malformed[name] = f"is {kinds[name]}, and nothing was derived from it"
-        projected = () if self._derivation is None else self._derivation.projections
-        for name in (*derived, *projected):
-            self._features.setdefault(name, FeatureRows("numeric"))
+        fitted = Derivation.fit(tables, sources) if self._derive else None
+        self._derivation = fitted
+        described = set() if fitted is None else {*fitted.texts, *fitted.vectors}
+        for name in sources.keys() - self._features.keys() - described:
+            self.malformed[name] = f"is {kinds[name]}, and nothing was derived from it"
+        if fitted is not None:
+            derived = (*fitted.features, *fitted.projections)
+            self._features.update({name: FeatureRows("numeric") for name in derived})
 
     def _choose_bins(self, held: list[_Chunk]) -> None:
         if self._like is None:
@@ -347,12 +347,7 @@ class ReferenceBuilder:
         if self._segments is None:
             return None
         moved: dict[int, NDArray[np.int64] | None] = {}
-        unseen: dict[int, float] = {}
         places = self._counted.place
         for name, profile in profiles.items():
-            row, counted = places[name], self._counted.binner.bins_of(name)
-            moved[row] = final_places(counted, profile.bins)
-            others, new = profile.counts[BINS - 1], profile.counts[OUTSIDE]
-            if isinstance(counted, CategoryBins) and new:
-                unseen[row] = new / (others + new)
-        return self._segments.finish([places[name] for name in profiles], moved, unseen)
+            moved[places[name]] = final_places(self._counted.binner.bins_of(name), profile.bins)
+        return self._segments.finish([places[name] for name in profiles], moved)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.binning import Binner
-from detectors.bins import BINS, OUTSIDE, WIDTH, Bins, CategoryBins, NumericBins
+from detectors.bins import BINS, WIDTH, Bins, CategoryBins, NumericBins
 from detectors.columns import Column, category_keys
 from detectors.reference import NAME_CHARACTERS_MAX, SEGMENT_OTHER, SEGMENTS_MAX, Segments
 
@@ -44,13 +44,11 @@ class SegmentRows:
         self,
         features: Sequence[int],
         moved: Mapping[int, NDArray[np.int64] | None],
-        unseen: Mapping[int, float],
     ) -> Segments:
         """Give the segments of some features, by their place in the binner.
 
         `moved` gives, for a feature whose final bins stand in another order, each counted bin's
-        final place; None if its bins could not be kept: it then has no counts. Of categories that
-        have no bin of their own the share `unseen` stands for those yet to come.
+        final place; None if its bins could not be kept: it then has no counts.
         """
         counts = np.zeros((len(self._counts), len(features), WIDTH), dtype=np.int64)
         for row, feature in enumerate(features):
@@ -59,11 +57,6 @@ class SegmentRows:
             elif (places := moved[feature]) is not None:
                 for b, final in enumerate(places.tolist()):
                     counts[:, row, final] += self._counts[:, feature, b]
-            if feature in unseen:
-                others = counts[:, row, BINS - 1]
-                new = np.rint(others * unseen[feature]).astype(np.int64)
-                counts[:, row, OUTSIDE] += new
-                counts[:, row, BINS - 1] = others - new
         names = [*self._names, SEGMENT_OTHER]
         if not counts[-1].any():
             names, counts = names[:-1], counts[:-1]

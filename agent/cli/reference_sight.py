@@ -118,10 +118,10 @@ def _features_sight(
         seen.append(
             f"shifts against the same hour, and no alarm for the season: {_listed(seasonal)}"
         )
-    derived = () if reference.derivation is None else reference.derivation.features
-    for column in sorted({name.partition(".")[0] for name in derived}):
-        parts = [name for name in derived if name.partition(".")[0] == column]
-        seen.append(f"what {plain(column)} holds, by {_listed(parts)}")
+    derivation = reference.derivation
+    described = set() if derivation is None else {*derivation.texts, *derivation.vectors}
+    if described:
+        seen.append(f"what {_listed(sorted(described))} holds, by figures derived from it")
     blind = [
         profile.name
         for profile in reference.features
@@ -132,8 +132,7 @@ def _features_sight(
             f"shifts of less than {SHIFT_SEEN_MAX:g} standard deviation in {_listed(blind)}: more"
             " rows, or rows over a longer time"
         )
-    bare = sorted(set(reference.columns) - set(reference.feature_names))
-    bare = [name for name in bare if not any(d.startswith(f"{name}.") for d in derived)]
+    bare = [c for c in reference.columns if c not in {*reference.feature_names, *described}]
     if bare:
         unseen.append(f"changes of {_listed(bare)}: text or vectors that nothing is derived from")
     return seen, unseen
