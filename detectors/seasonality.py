@@ -32,10 +32,12 @@ CELL_ROWS_MIN: Final = 300
 #: A shorter reference shows a cycle once: nobody knows then whether it comes again.
 CYCLES_MIN: Final = 2
 #: Of more features than this no hours of a week are kept, and of more than the second no hours.
-WEEK_FEATURES_MAX: Final = 128
+WEEK_FEATURES_MAX: Final = 64
 FEATURES_MAX: Final = 1_024
 
-_LEVEL_VALUES: Final = 128  # a cell's sketch: its rank error stays below that of so few rows
+_LEVEL_VALUES: Final = (
+    256  # of a cell: its rank error, .6 % at most, stays below that of so few rows
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,43 @@ def test_accepting_changes_no_digest() -> None:
     assert Reference.from_bytes(accepted.to_bytes()).accepted
 
 
+KEY = b"sixteen bytes or more"
+
+
+def test_a_signature_holds_for_its_key_and_content_and_changes_no_digest() -> None:
+    signed = REFERENCE.sign(KEY)
+    assert signed.digest == REFERENCE.digest
+    assert signed.signed_with(KEY)
+    assert not signed.signed_with(b"another key of 16 bytes")
+    assert not REFERENCE.signed_with(KEY)
+    again = Reference.from_bytes(signed.to_bytes())
+    assert again.signed_with(KEY)
+    assert again.accept().signed_with(KEY)
+
+
+def test_content_that_was_altered_with_its_digest_is_not_signed() -> None:
+    """Whoever alters a file can compute a new digest, but no signature."""
+    other = build_reference(mixed(seed=1))
+    tree = json.loads(other.to_bytes()) | {"signature": REFERENCE.sign(KEY).signature}
+    assert not Reference.from_bytes(json.dumps(tree).encode()).signed_with(KEY)
+
+
+def test_a_short_key_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 16"):
+        REFERENCE.sign(b"short")
+    with pytest.raises(ValueError, match="at least 16"):
+        REFERENCE.signed_with(b"")
+
+
+def test_figures_out_of_matrix_products_enter_the_digest_rounded() -> None:
+    rng = np.random.default_rng(0)
+    wave = np.sin(np.arange(20_000) / 300) + rng.normal(size=20_000)
+    (feature,) = build_reference({"x": wave}).features
+    assert feature.phi > 1
+    for figure in (feature.phi, feature.tolerance):
+        assert float(f"{figure:.4g}") == figure
+
+
 def test_prediction_and_labelled_baseline_are_kept_apart_from_the_features() -> None:
     assert REFERENCE.prediction is not None
     assert REFERENCE.prediction.name == "score"
@@ -63,6 +100,11 @@ def test_prediction_and_labelled_baseline_are_kept_apart_from_the_features() -> 
     [
         (lambda tree: tree.update(rows=1), "digest does not match"),
         (lambda tree: tree.update(format=99), "format 99"),
+        (lambda tree: tree.update(format=1), "format 1, not 2; build it again"),
+        (lambda tree: tree["features"][0].update(type="odd"), "type 'odd'"),
+        (lambda tree: tree.update(quality={"duplicate_ratio": "x"}), "malformed"),
+        (lambda tree: tree.update(derivation={"format": 0}), "derivation"),
+        (lambda tree: tree.update(segments={"column": "g", "names": ["a"], "counts": []}), "names"),
         (lambda tree: tree.update(kind="x"), "not a Remora reference"),
         (lambda tree: tree.pop("features"), "features"),
         (lambda tree: tree["features"][0].update(counts=[1]), "counts must be 18"),

@@ -179,7 +179,8 @@ def test_segments_are_counted_apart_in_the_bins_of_all() -> None:
     assert reference.segments is not None
     assert reference.segments.names == ("N", "S")
     assert reference.feature_names == ("x", "word")
-    total = np.add(*(reference.segment(name)[0].counts for name in ("N", "S")))
+    north, south_all = (reference.segment(name)[0].counts for name in ("N", "S"))
+    total = np.add(north, south_all)
     assert total.tolist() == list(reference.features[0].counts)
     south = {p.name: p for p in reference.segment("S")}
     assert south["x"].rows == np.sum(region == "S")
