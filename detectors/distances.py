@@ -84,7 +84,8 @@ def less_chance(distance: Floats, null: Floats, rows: Floats, reference_rows: Fl
 
     `null` [features] is that of `js_null`, `ks_null`, `wasserstein_null` or `cramers_v_null`.
     """
-    left: Floats = distance**2 - null * chance(rows, reference_rows)
+    with np.errstate(over="ignore", invalid="ignore"):  # a Wasserstein distance of 1e300
+        left = np.nan_to_num(distance**2 - null * chance(rows, reference_rows), nan=0.0)
     corrected: Floats = np.where(rows > 0, np.sqrt(np.maximum(left, 0.0)), 0.0)
     return corrected
 
@@ -170,7 +171,7 @@ def wasserstein(p: Floats, q: Floats, edges: Floats) -> Floats:
     where there is no bin. Only ordered bins are given in `p` and `q`; their shares are made to sum
     to one, so that missing values do not count as distance. 0 where there is no width.
     """
-    p_inside, q_inside = shares(p), shares(q)
+    p_inside, q_inside = _among_themselves(p), _among_themselves(q)
     gap = np.abs(np.cumsum(q_inside - p_inside, axis=1))[:, :-1]
     steps = _steps(edges)
     has_rows = (p.sum(axis=1) > 0) & (q.sum(axis=1) > 0)
@@ -186,7 +187,7 @@ def wasserstein_null(p: Floats, edges: Floats) -> Floats:
     asin r) times their spreads (Nabeya 1951).
     """
     inside = p.sum(axis=1)
-    upto = np.cumsum(shares(p), axis=1)[:, :-1]
+    upto = np.cumsum(_among_themselves(p), axis=1)[:, :-1]
     weights = np.sqrt(np.clip(upto * (1 - upto), 0.0, None)) * _steps(edges)
     odds = np.sqrt(np.clip(upto, 1e-12, None) / np.clip(1 - upto, 1e-12, None))
     null = np.zeros(len(p))
@@ -199,6 +200,12 @@ def wasserstein_null(p: Floats, edges: Floats) -> Floats:
     # in a range too wide for squares all of it is chance
     finite: Floats = np.nan_to_num(null, nan=np.inf)
     return finite
+
+
+def _among_themselves(p: Floats) -> Floats:
+    totals = p.sum(axis=1, keepdims=True)
+    inside: Floats = np.divide(p, totals, out=np.zeros_like(p), where=totals > 0)
+    return inside
 
 
 def _steps(edges: Floats) -> Floats:

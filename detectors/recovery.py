@@ -29,14 +29,15 @@ Floats = NDArray[np.float64]
 #: False recoveries of one lasting drift in a month of ticks, at most, on average.
 FALSE_RECOVERIES_PER_MONTH: Final = 1.0
 
-#: What is kept of the drifted rows: all are halved above this, so that a slow drift is seen as it
-#: is now, and single precision holds the counts.
+#: What is kept of the drifted rows: all are scaled down to this many, so that a slow drift is
+#: seen as it is now, and single precision holds the counts.
 _ROWS_MAX: Final = 200_000.0
 _FOLLOW_MAX: Final = 0.01  # evidence above which rows no longer count as drifted
 _FOLLOW_WEIGHT: Final = 1 / 8
 _LOG_STEP_MIN: Final = -700.0
 _LOG_STEP_MAX: Final = 300.0
 _LEAST: Final = 1e-300
+_MOST: Final = 100.0  # so that it falls again soon where a recovery has to wait
 
 
 class Recovery:
@@ -50,7 +51,8 @@ class Recovery:
 
     def begin(self, features: NDArray[np.bool_], counts: NDArray[np.int64]) -> None:
         """Start for newly latched `features`, whose drifted rows so far are `counts` [., 18]."""
-        self._drifted[features] = np.minimum(counts, _ROWS_MAX)
+        most = _ROWS_MAX / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        self._drifted[features] = counts * np.minimum(most, 1.0)
         self._wealth[features] = 0.0
 
     def update(
@@ -71,7 +73,7 @@ class Recovery:
         low = self._wealth[which] < _FOLLOW_MAX
         wealth = self._wealth[which] + FALSE_RECOVERIES_PER_MONTH * ticks / month
         wealth *= np.exp(np.clip(steps, _LOG_STEP_MIN, _LOG_STEP_MAX))
-        self._wealth[which] = np.clip(wealth, _LEAST, 1.0 / _LEAST)
+        self._wealth[which] = np.clip(wealth, _LEAST, _MOST)
         self._follow(which[low], counts)
         refuted[which] = wealth >= 1.0
         return refuted
@@ -79,7 +81,8 @@ class Recovery:
     def _follow(self, which: NDArray[np.intp], counts: NDArray[np.int64]) -> None:
         if len(which):
             drifted = self._drifted[which] + (_FOLLOW_WEIGHT * counts[which]).astype(np.float32)
-            drifted[drifted.sum(axis=1) > _ROWS_MAX] /= 2
+            rows = drifted.sum(axis=1, keepdims=True)
+            drifted *= np.minimum(_ROWS_MAX / np.maximum(rows, 1.0), 1.0).astype(np.float32)
             self._drifted[which] = drifted
 
     def state(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ that Remora sees.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,8 @@ def stream_peer(name: str) -> Any:
     """Give one of river's detectors with its defaults."""
     from river import drift
 
-    return drift.ADWIN() if name == "ADWIN" else drift.KSWIN(seed=1)
+    kinds: dict[str, Any] = {"ADWIN": drift.ADWIN, "KSWIN": partial(drift.KSWIN, seed=1)}
+    return kinds[name]()
 
 
 def first_alarm(name: str, values: Rows, start: int) -> tuple[int, int | None]:

@@ -17,13 +17,14 @@ from detectors.bins import BINS, MISSING, OUTSIDE, WIDTH, NumericBins
 
 FEATURES, TICKS = 60, 1_500
 BUDGET = 12.0  # over all ticks: eight for the evidence, four for the ladder
-Distribution = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+Floats = NDArray[np.float64]
+Distribution = Callable[[Floats], Floats]
 
 SHAPE = build_reference({"x": np.arange(16.0).repeat(4)})
 WORDS = build_reference({"x": np.array([f"c{i // 3}" for i in range(60)], dtype=object)})
 
 
-def drawn(rng: np.random.Generator, rows: int, shape: Reference) -> tuple[Reference, NDArray]:
+def drawn(rng: np.random.Generator, rows: int, shape: Reference) -> tuple[Reference, Floats]:
     """A reference of random shares, rare bins among them, and the truth it was drawn from."""
     truth = np.zeros((FEATURES, WIDTH))
     features = []
@@ -39,7 +40,7 @@ def drawn(rng: np.random.Generator, rows: int, shape: Reference) -> tuple[Refere
     return replace(shape, features=tuple(features), rows=rows), truth
 
 
-def share_of_bins(profile: FeatureProfile, below: Distribution) -> NDArray[np.float64]:
+def share_of_bins(profile: FeatureProfile, below: Distribution) -> Floats:
     """What a distribution puts into each bin of a numeric profile; `below` is P(X <= x)."""
     bins = profile.bins
     assert isinstance(bins, NumericBins)
@@ -50,20 +51,25 @@ def share_of_bins(profile: FeatureProfile, below: Distribution) -> NDArray[np.fl
     return shares
 
 
-def grown(rng: np.random.Generator, rows: int) -> tuple[Reference, NDArray]:
+def pareto(power: float) -> Distribution:
+    return lambda x: np.where(x > 1, 1 - np.maximum(x, 1.0) ** -power, 0.0)
+
+
+def grown(rng: np.random.Generator, rows: int) -> tuple[Reference, Floats]:
     """A reference built from rows with heavy tails, whose own extremes say what is outside."""
-    columns, below = {}, []
+    columns: dict[str, Floats] = {}
+    below: list[Distribution] = []
     for j in range(FEATURES):
         power = (0.7, 1.0, 2.0, 5.0)[j % 4]
         columns[f"f{j}"] = rng.random(rows) ** (-1 / power)
-        below.append(lambda x, a=power: np.where(x > 1, 1 - np.maximum(x, 1.0) ** -a, 0.0))
+        below.append(pareto(power))
     reference = build_reference(columns, ordered=False)
     pairs = zip(reference.features, below, strict=True)
     return reference, np.array([share_of_bins(profile, f) for profile, f in pairs])
 
 
 def alarms(
-    rng: np.random.Generator, reference: Reference, truth: NDArray, rows: int
+    rng: np.random.Generator, reference: Reference, truth: Floats, rows: int
 ) -> Counter[str]:
     """Alarms by path; a feature that has alarmed is not asked again."""
     watching = DriftDetector(reference, false_alarms_per_month=BUDGET, ticks_per_month=TICKS)
