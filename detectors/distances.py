@@ -84,9 +84,11 @@ def less_chance(distance: Floats, null: Floats, rows: Floats, reference_rows: Fl
 
     `null` [features] is that of `js_null`, `ks_null`, `wasserstein_null` or `cramers_v_null`.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # a Wasserstein distance of 1e300
-        left = np.nan_to_num(distance**2 - null * chance(rows, reference_rows), nan=0.0)
-    corrected: Floats = np.where(rows > 0, np.sqrt(np.maximum(left, 0.0)), 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        left = distance**2 - null * chance(rows, reference_rows)
+    # a Wasserstein distance whose square is too big for a double stays as it is
+    kept = np.where(np.isfinite(left), np.sqrt(np.clip(left, 0.0, None)), distance)
+    corrected: Floats = np.where(rows > 0, kept, 0.0)
     return corrected
 
 
@@ -197,9 +199,7 @@ def wasserstein_null(p: Floats, edges: Floats) -> Floats:
         product = 2 / np.pi * (np.sqrt(1 - r**2) + r * np.arcsin(r))
         with np.errstate(over="ignore", invalid="ignore"):
             null[j] = weights[j] @ product @ weights[j] / max(inside[j], 1e-9)
-    # in a range too wide for squares all of it is chance
-    finite: Floats = np.nan_to_num(null, nan=np.inf)
-    return finite
+    return null
 
 
 def _among_themselves(p: Floats) -> Floats:
