@@ -1,17 +1,21 @@
-"""river's ADWIN in a process of its own: `remora-concept`, opt-in (`detect.concept.adwin`).
+"""river's detectors in a process of their own: `remora-concept`, opt-in
+(`detect.concept.detectors`).
 
 river brings 96 MB that analysis should not carry. The child is fed error bits by version and
-answers with the changes that ADWIN found; what it knows dies with it, and it learns anew. Nothing
-waits for it: bits that it does not take in time are dropped and counted. Do not import river or
-numerics at the top of this file: the parent imports it too.
+answers with the changes that its detectors found; what it knows dies with it, and it learns anew.
+They stand outside the false-alarm budget: most of them alarm on streams in which nothing happens
+(docs/labels.md has the rates), and every reading of theirs says so. Nothing waits for the child:
+bits that it does not take in time are dropped and counted. Do not import river or numerics at the
+top of this file: the parent imports it too.
 """
 
 import asyncio
+import importlib
 import json
 import os
 import socket
 import sys
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -29,6 +33,19 @@ if TYPE_CHECKING:
 log = structlog.get_logger("remora.concept")
 
 DELTA: Final = 0.002
+# river's names, with river's own defaults: module and class. The set is closed.
+CATALOG: Final[Mapping[str, tuple[str, str]]] = {
+    "adwin": ("river.drift", "ADWIN"),
+    "ddm": ("river.drift.binary", "DDM"),
+    "eddm": ("river.drift.binary", "EDDM"),
+    "fhddm": ("river.drift.binary", "FHDDM"),
+    "hddm_a": ("river.drift.binary", "HDDMA"),
+    "hddm_w": ("river.drift.binary", "HDDMW"),
+    "kswin": ("river.drift", "KSWIN"),
+    "page_hinkley": ("river.drift", "PageHinkley"),
+}
+# Rows that say what the error rate is at an alarm of a detector that does not say it itself.
+RECENT_ROWS: Final = 100
 VERSIONS_MAX: Final = 8
 BITS_MAX: Final = 16_384  # in one packet
 PACKET_BYTES_MAX: Final = 65_536
@@ -51,6 +68,7 @@ class AdwinChange:
     after: float
     rows: int  # in the window that `after` is the mean of
     seen: int  # of that version since the child started
+    detector: str = "adwin"
 
 
 class ConceptChild:
@@ -64,11 +82,13 @@ class ConceptChild:
         self,
         on_change: Callable[[AdwinChange], None],
         *,
+        detectors: Sequence[str] = ("adwin",),
         command: Sequence[str] = (sys.executable, "-m", "agent.concept_child"),
         backoff_s: Sequence[float] = BACKOFF_S,
     ) -> None:
         self._on_change = on_change
         self._command = tuple(command)
+        self._detectors = ",".join(detectors)
         self._backoff_s = tuple(backoff_s)
         self._socket: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -114,7 +134,7 @@ class ConceptChild:
             status = await self._live()
             if status == MISSING_EXTRA:
                 self.refused = "river is not installed: pip install 'remora[concept]'"
-                log.error("no ADWIN", why=self.refused)
+                log.error("no detectors of river", why=self.refused)
                 return
             if loop.time() - born_at > HEALTHY_S:
                 deaths = 0
@@ -133,7 +153,8 @@ class ConceptChild:
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command,
-                *("remora-concept", "--control-fd", str(theirs.fileno())),
+                *("remora-concept", "--detectors", self._detectors),
+                *("--control-fd", str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
             )
@@ -215,8 +236,8 @@ def adwin_reading(
         kind=Kind.CONCEPT_DRIFT,
         scope=Scope.MODEL,
         # Its own subject: what it takes back must not be taken for the built-in detector's word.
-        subject="adwin",
-        detector="adwin",
+        subject=change.detector,
+        detector=change.detector,
         state=State(change.state),
         statistic=abs(effect),
         threshold=EFFECT_MIN,
@@ -227,7 +248,7 @@ def adwin_reading(
         ),
         reference=reference,
         version=change.version,
-        explain=f"ADWIN: the error rate went from "
+        explain=f"{change.detector} (outside the false-alarm budget): the error rate went from "
         f"{change.before:.3f} to {change.after:.3f} over {change.rows:,} labelled rows",
     )
 
@@ -235,82 +256,131 @@ def adwin_reading(
 # The child.
 
 
-@dataclass(slots=True)
-class _Watched:
-    """One version's ADWIN, the rows it has seen, and the rate before the drift it is in.
-
-    A cut says that the rate rose, and little of how far: it is made early, and river begins a new
-    window after it. That window says the rest once it is long enough.
+class Rated:
+    """A detector that says only that something changed, beside the error rate that it does not say:
+    of all rows since it last did, or of the last hundred right after.
     """
 
-    adwin: Any
+    def __init__(self, detector: Any, *, right_answers: bool = False) -> None:
+        self._detector = detector
+        self._flip = int(right_answers)
+        self._recent: deque[int] = deque(maxlen=RECENT_ROWS)
+        self._errors = self.width = 0
+        self.drift_detected = False
+
+    @property
+    def estimation(self) -> float:
+        return self._errors / self.width if self.width else 0.0
+
+    def update(self, bit: int) -> None:
+        self._detector.update(bit ^ self._flip)
+        self.drift_detected = bool(self._detector.drift_detected)
+        self._recent.append(bit)
+        if self.drift_detected:
+            self._errors, self.width = sum(self._recent), len(self._recent)
+        else:
+            self._errors, self.width = self._errors + bit, self.width + 1
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One detector of one version, the rows it has seen, and the rate before the drift it is in.
+
+    A cut says that the rate rose, and little of how far: it is made early, and a new window begins
+    after it. That window says the rest once it is long enough.
+    """
+
+    name: str
+    detector: Any
     seen: int = 0
     origin: float | None = None
     is_drift: bool = False
 
     def take(self, version: str, bit: int) -> AdwinChange | None:
-        was = float(self.adwin.estimation)
-        self.adwin.update(bit)
+        was = float(self.detector.estimation)
+        self.detector.update(bit)
         self.seen += 1
-        now, rows = float(self.adwin.estimation), int(self.adwin.width)
+        now, rows = float(self.detector.estimation), int(self.detector.width)
+        cut = bool(self.detector.drift_detected)
+        state: Literal["ok", "warning", "drift"]
+        before = was
         if self.origin is None:
-            if not self.adwin.drift_detected or now <= was:
+            if not cut or now <= was:
                 return None  # a model that became better is no drift
             self.origin, self.is_drift = was, now - was >= EFFECT_MIN
-        elif rows < ROWS_MIN or self.adwin.drift_detected:
+            state = "drift" if self.is_drift else "warning"
+        elif rows < ROWS_MIN or cut:
             return None
         elif now - self.origin >= EFFECT_MIN and not self.is_drift:
-            self.is_drift = True
+            before, self.is_drift, state = self.origin, True, "drift"
         elif now - self.origin >= EFFECT_MIN / 2:
             return None
         else:
-            change = AdwinChange(
-                version=version, state="ok", before=self.origin, after=now, rows=rows,
-                seen=self.seen,
-            )  # fmt: skip
-            self.origin = None
-            return change
+            before, self.origin, state = self.origin, None, "ok"
         return AdwinChange(
             version=version,
-            state="drift" if self.is_drift else "warning",
-            before=self.origin,
+            state=state,
+            before=before,
             after=now,
             rows=rows,
             seen=self.seen,
+            detector=self.name,
         )
 
 
 class _Detectors:
-    """One ADWIN for each version; the one that was fed longest ago goes first."""
+    """Detectors of each version; those of the one that was fed longest ago go first."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-        self._known: OrderedDict[str, _Watched] = OrderedDict()
+    def __init__(self, made: Mapping[str, Callable[[], Any]]) -> None:
+        self._made = made
+        self._known: OrderedDict[str, list[_Watched]] = OrderedDict()
 
     def feed(self, version: str, bits: bytes) -> list[AdwinChange]:
         if version not in self._known:
-            self._known[version] = _Watched(self._make())
+            self._known[version] = [_Watched(name, make()) for name, make in self._made.items()]
             if len(self._known) > VERSIONS_MAX:
                 self._known.popitem(last=False)
         self._known.move_to_end(version)
-        watched = self._known[version]
-        return [change for bit in bits if (change := watched.take(version, bit)) is not None]
+        return [
+            change
+            for watched in self._known[version]
+            for bit in bits
+            if (change := watched.take(version, bit)) is not None
+        ]
 
 
-def serve(control: socket.socket, make: Callable[[], Any]) -> None:
+def serve(control: socket.socket, made: Mapping[str, Callable[[], Any]]) -> None:
     """Take packets until the other end is closed."""
-    detectors = _Detectors(make)
+    detectors = _Detectors(made)
     while packet := control.recv(PACKET_BYTES_MAX):
         version, _, bits = packet.partition(b"\0")
         for change in detectors.feed(version.decode(errors="replace"), bits):
             control.send(json.dumps(asdict(change)).encode())
 
 
+def makers(names: Sequence[str]) -> dict[str, Callable[[], Any]]:
+    """Constructors of the named detectors. Raises ImportError without river, KeyError for a name
+    that is not in the catalog.
+    """
+
+    def maker(name: str) -> Callable[[], Any]:
+        module, of = CATALOG[name]
+        made = getattr(importlib.import_module(module), of)
+        if name == "adwin":
+            return partial(made, delta=DELTA)
+        if name == "kswin":
+            return lambda: Rated(made(seed=1))  # it draws among old rows: the same every time
+        # FHDDM looks for a mean that falls: of right answers, as in its paper, whatever river says.
+        return lambda: Rated(made(), right_answers=name == "fhddm")
+
+    return {name: maker(name) for name in names}
+
+
 def main(arguments: Sequence[str]) -> int:
     """Entry of `python -m agent.concept_child`; analysis is the only caller."""
     name_process(arguments[0])
     try:
-        from river.drift import ADWIN
+        made = makers(arguments[arguments.index("--detectors") + 1].split(","))
     except ImportError:
         sys.stderr.write("remora-concept: river is missing: pip install 'remora[concept]'\n")
         return MISSING_EXTRA
@@ -318,7 +388,7 @@ def main(arguments: Sequence[str]) -> int:
         os.nice(5)
     control = socket.socket(fileno=int(arguments[arguments.index("--control-fd") + 1]))
     with control, suppress(ConnectionError, KeyboardInterrupt):
-        serve(control, partial(ADWIN, delta=DELTA))
+        serve(control, made)
     return 0
 
 

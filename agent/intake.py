@@ -37,6 +37,7 @@ from agent.sampling import Sampler, Strategies
 from agent.schema import FeatureKind, SchemaSettings, TargetKind
 from detectors import Reading, Reference, State
 from detectors.budget import Budget
+from detectors.reading import Change, Moment
 from detectors.settings import Settings
 
 log = structlog.get_logger("remora.intake")
@@ -164,6 +165,9 @@ class Intake:
         if now >= self._expire_at:
             more = self._stored(lambda: self.labels.expire(now))
             self._expire_at = now + (0.0 if more else EXPIRE_EVERY_S)
+            self._say(self._stored(lambda: self.labels.look(now)) or [], now)
+        # Labels whose cohort has become mature: what comes early is no sample of what is to come.
+        self._labelled(self._stored(lambda: self.labels.ripe(now)) or [])
 
     def flush(self) -> None:
         """Close every open tick: before a restart."""
@@ -195,6 +199,18 @@ class Intake:
                 self.feed_concept(version, bits)
         readings = self.monitor.take_labelled(joined, self._clock())
         self._on_labelled(joined, readings)
+
+    def _say(self, changes: Sequence[Change], now: float) -> None:
+        """What the join of labels says of itself joins the readings of the stable version."""
+        watch = self.monitor.watch(self.monitor.stable)
+        if not changes or watch is None:
+            return
+        moment = Moment(
+            row=watch.labelled_rows, at=now, reference=watch.reference.digest, version=watch.version
+        )
+        readings = [moment.reading(change) for change in changes]
+        self.monitor.findings.extend(readings)
+        self._on_labelled((), readings)
 
     def take_concept_change(self, change: AdwinChange) -> None:
         """What the child found joins the readings of its version, when it is a change of state."""

@@ -19,7 +19,7 @@ import structlog
 
 log = structlog.get_logger("remora.labels")
 
-VERSION: Final = 2
+VERSION: Final = 3
 VARIABLES: Final = 500  # in one IN (...) list; SQLite's own limit is far above
 # A person with a sqlite3 shell may hold the file; analysis has better things to do than wait long.
 BUSY_WAIT_S: Final = 1.0
@@ -41,7 +41,8 @@ CREATE TABLE predictions (
     uniform INTEGER NOT NULL,
     label TEXT,
     labelled_at REAL,
-    duplicate INTEGER NOT NULL DEFAULT 0
+    duplicate INTEGER NOT NULL DEFAULT 0,
+    told INTEGER NOT NULL DEFAULT 1
 );
 CREATE UNIQUE INDEX predictions_key ON predictions (key, row);
 CREATE TABLE aliases (
@@ -62,6 +63,22 @@ CREATE UNIQUE INDEX pending_key ON pending (key, row);
 CREATE TABLE counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 
+# What version 3 has beyond version 2: labelled rows that wait for their cohort (`told` is 0), and
+# the cohorts.
+WAITING: Final = """
+CREATE INDEX predictions_waiting ON predictions (at) WHERE told = 0;
+CREATE TABLE cohorts (
+    start INTEGER PRIMARY KEY,
+    rows INTEGER NOT NULL DEFAULT 0,
+    labelled INTEGER NOT NULL DEFAULT 0,
+    in_time INTEGER NOT NULL DEFAULT 0,
+    closed INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE delays (step INTEGER PRIMARY KEY, rows REAL NOT NULL);
+CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+FROM_VERSION_2: Final = "ALTER TABLE predictions ADD COLUMN told INTEGER NOT NULL DEFAULT 1;"
+
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
@@ -70,6 +87,7 @@ class Counts:
     rows: int = 0
     labelled: int = 0
     pending: int = 0
+    waiting: int = 0  # joined, and not yet handed on
 
 
 @dataclass(slots=True)
@@ -78,6 +96,8 @@ class Tally:
 
     outcomes: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    delays: Counter[int] = field(default_factory=Counter)
+    cohorts: Counter[tuple[int, str]] = field(default_factory=Counter)
 
 
 class Database:
@@ -127,7 +147,7 @@ class Database:
                 "INSERT INTO counts VALUES (?,?) ON CONFLICT (name) DO UPDATE SET value=?",
                 [
                     (name, value, value)
-                    for name in ("rows", "labelled", "pending")
+                    for name in ("rows", "labelled", "pending", "waiting")
                     if (value := getattr(self.counts, name)) != getattr(before, name)
                 ],
             )
@@ -177,7 +197,13 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, Counts]:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
         if version == 0 and tables == 0:
-            connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT")
+            connection.executescript(
+                f"BEGIN; {SCHEMA} {WAITING} PRAGMA user_version={VERSION}; COMMIT"
+            )
+        elif version == 2:
+            connection.executescript(
+                f"BEGIN; {FROM_VERSION_2} {WAITING} PRAGMA user_version={VERSION}; COMMIT"
+            )
         elif version != VERSION:
             raise _OtherVersion(f"written by another version ({version}, not {VERSION})")
         known = connection.execute("SELECT name, value FROM counts").fetchall()

@@ -1,11 +1,13 @@
 """What the join of labels is about: a label, a prediction that has one, and their form on disk."""
 
 import json
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from agent.batch import Batch
+from agent.label_database import key_of, select_in
 
 LabelValue: TypeAlias = str | int | float | bool
 
@@ -41,6 +43,29 @@ class Joined:
     def delay_s(self) -> float:
         """How long the truth took, in seconds; 0 for clocks that disagree."""
         return max(0.0, self.labelled_at - self.predicted_at)
+
+
+# The columns that a joined row is made of.
+ROW: Final = "id, row, prediction, score, version, slot, weight, uniform, at, label, labelled_at"
+
+
+def joined_row(values: Sequence[Any], old_label: str | None) -> Joined:
+    """A row of the table as `ROW` lists it; `old_label` as JSON text."""
+    id, row, said, score, version, slot, weight, uniform, at, label, labelled_at = values
+    return Joined(
+        id=id,
+        row=row,
+        prediction=None if said is None else label_value(said),
+        score=score,
+        label=label_value(label),
+        old_label=None if old_label is None else label_value(old_label),
+        version=version,
+        slot=slot,
+        weight=weight,
+        uniform=bool(uniform),
+        predicted_at=at,
+        labelled_at=labelled_at,
+    )
 
 
 def label_text(value: LabelValue) -> str:
@@ -86,3 +111,19 @@ def label_value(text: str) -> LabelValue:
     value = json.loads(text)
     assert isinstance(value, str | int | float | bool)
     return value
+
+
+def labels_of(
+    connection: sqlite3.Connection, ids: Sequence[str]
+) -> dict[tuple[str, int], LabelValue]:
+    """Request ids to the labels of their rows."""
+    found = select_in(
+        connection,
+        "SELECT id, row, label, duplicate FROM predictions",
+        [key_of(id) for id in dict.fromkeys(ids)],
+    )
+    return {
+        (str(id), int(str(row))): label_value(str(label))
+        for id, row, label, twice in found
+        if label is not None and not twice
+    }

@@ -13,28 +13,32 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
 from agent.batch import VERSIONS_MAX, Batch
+from agent.label_cohorts import Cohorts
 from agent.label_database import (
     Database,
     Tally,
     is_damage,
     key_of,
     read_only,
-    select_in,
     set_aside,
 )
 from agent.label_rows import (
+    ROW,
     Joined,
     Label,
     LabelValue,
+    joined_row,
     label_text,
-    label_value,
+    labels_of,
     prediction_records,
 )
+from detectors.reading import Change
 
 __all__ = ["Joined", "Label", "LabelStore", "LabelValue"]
 
@@ -56,6 +60,8 @@ class LabelStore:
     ttl_s: how long a prediction waits for its label.
     pending_s: how long a label waits for its prediction.
     rows_max: predictions kept; the oldest are evicted and counted.
+    maturity_s: the age of the cohorts that rows are handed on of; 0: at once; None: learnt from
+        the delays of labels.
     was_kept: whether the sampling would have kept a request of that id; None: cannot be told.
 
     Raises `sqlite3.OperationalError` when the file cannot be opened though nothing is wrong with
@@ -69,12 +75,14 @@ class LabelStore:
         ttl_s: float,
         pending_s: float,
         rows_max: int,
+        maturity_s: float | None = 0.0,
         was_kept: Callable[[str], bool | None] = lambda _: None,
     ) -> None:
         self._path = path
         self._ttl_s = ttl_s
         self._pending_s = pending_s
         self._rows_max = rows_max
+        self._maturity_s = maturity_s
         self._was_kept = was_kept
         self._contradicted_at = -math.inf
         # The request at the end of a version's last tick: more of its rows may be in the next.
@@ -88,6 +96,7 @@ class LabelStore:
         self._database = Database(self._path)
         if self._database.set_aside:
             self.dropped["store_unreadable"] += 1
+        self.cohorts = Cohorts(self._database, maturity_s=self._maturity_s, kept_s=self._ttl_s)
 
     def start_anew(self, error: sqlite3.Error) -> bool:
         """Set a file aside that turned out to be damaged while in use; False when it is not.
@@ -133,7 +142,8 @@ class LabelStore:
                     [(alias, key, float(batch.at[0])) for alias, key in aliases.items()],
                 )
             self._evict(tally)
-            joined = self._join_pending([*keys.values(), *aliases], tally)
+            joined = self._join_pending([*keys.values(), *aliases], now, tally)
+            self.cohorts.write(tally)
         self._add(tally)
         self._maybe_cut.pop((batch.version, batch.slot), None)
         self._maybe_cut[batch.version, batch.slot] = keys[batch.ids[-1]]
@@ -154,6 +164,7 @@ class LabelStore:
             records,
         ).rowcount
         self._database.counts.rows += inserted
+        self.cohorts.made((record[3] for record in records[:inserted]), tally)
         if batch.row_numbers[0] > 0:
             self._continue(first)
         if inserted < len(records):
@@ -202,8 +213,9 @@ class LabelStore:
 
     def _let_go(self, count: int, before: float) -> int:
         """Delete up to `count` of the oldest predictions that were made before that time."""
-        gone, labelled = self._database.execute(
-            "SELECT COUNT(*), COUNT(label) FROM predictions WHERE at < ? AND seq IN"
+        gone, labelled, waiting = self._database.execute(
+            "SELECT COUNT(*), COUNT(label), IFNULL(SUM(told = 0), 0) FROM predictions"
+            " WHERE at < ? AND seq IN"
             " (SELECT seq FROM predictions ORDER BY seq LIMIT ?)",
             (before, count),
         ).fetchone()
@@ -215,6 +227,7 @@ class LabelStore:
             )
             self._database.counts.rows -= gone
             self._database.counts.labelled -= labelled
+            self._database.counts.waiting -= waiting
         # What is left begins with the oldest; aliases of what is gone go too.
         first = self._database.execute("SELECT at FROM predictions ORDER BY seq LIMIT 1").fetchone()
         self._database.execute(
@@ -224,7 +237,7 @@ class LabelStore:
         )
         return int(gone)
 
-    def _join_pending(self, keys: Sequence[int], tally: Tally) -> list[Joined]:
+    def _join_pending(self, keys: Sequence[int], now: float, tally: Tally) -> list[Joined]:
         if not self._database.counts.pending:
             return []
         found: list[Joined] = []
@@ -232,7 +245,7 @@ class LabelStore:
             "SELECT seq, key, row, label, known_at FROM pending", keys
         )
         for seq, key, row, label, known_at in waiting:
-            outcome, joined = self._label(self._target(key), row, label, known_at)
+            outcome, joined = self._label(self._target(key), row, label, known_at, now, tally)
             if outcome == "unknown":
                 continue  # of a row that the next tick brings
             self._database.execute("DELETE FROM pending WHERE seq=?", (seq,))
@@ -249,27 +262,29 @@ class LabelStore:
         joined: list[Joined] = []
         with self._database.transaction() as tally:
             for label in labels:
-                outcome, row = self._take(label, now)
+                outcome, row = self._take(label, now, tally)
                 tally.outcomes[outcome] += 1
                 if row is not None:
                     joined.append(row)
             self._bound_pending(tally)
+            self.cohorts.write(tally)
         self._add(tally)
         return tally.outcomes, joined
 
-    def _take(self, label: Label, now: float) -> tuple[str, Joined | None]:
+    def _take(self, label: Label, now: float, tally: Tally) -> tuple[str, Joined | None]:
         text = label_text(label.label)
         known_at = now if label.at is None else label.at
         own = key_of(label.request_id)
-        outcome, joined = self._label(own, label.row, text, known_at, now)
+        outcome, joined = self._label(own, label.row, text, known_at, now, tally, dated=True)
         key = own
         if outcome == "unknown" and (key := self._target(own)) != own:
-            outcome, joined = self._label(key, label.row, text, known_at, now)
+            outcome, joined = self._label(key, label.row, text, known_at, now, tally, dated=True)
         if outcome != "unknown":
             return outcome, joined
         if key == 0 or (key not in self._maybe_cut.values() and self._is_known(key)):
             return "unmatched", None  # the request is known, the row is not one of its rows
-        if self._was_kept(label.request_id) is False and self._trusts_sampling(now):
+        trusted = now - self._contradicted_at > self._pending_s
+        if trusted and self._was_kept(label.request_id) is False:
             return "not_sampled", None
         self._database.counts.pending += self._database.execute(
             "INSERT OR IGNORE INTO pending (key, row, label, known_at, came_at) VALUES (?,?,?,?,?)",
@@ -281,9 +296,6 @@ class LabelStore:
         )
         return "pending", None
 
-    def _trusts_sampling(self, now: float) -> bool:
-        return now - self._contradicted_at > self._pending_s
-
     def _is_known(self, key: int) -> bool:
         return bool(
             self._database.number("SELECT EXISTS (SELECT 1 FROM predictions WHERE key=?)", (key,))
@@ -292,47 +304,60 @@ class LabelStore:
     def _target(self, key: int) -> int:
         """The key of the request that an alias means: itself for no alias, 0 for one of many."""
         found = self._database.execute("SELECT target FROM aliases WHERE key=?", (key,)).fetchone()
-        if found is None or self._is_known(key):
-            return key
-        return int(found[0] or 0)
+        return key if found is None or self._is_known(key) else int(found[0] or 0)
 
     def _label(
-        self, key: int, row: int, text: str, at: float, now: float | None = None
+        self,
+        key: int,
+        row: int,
+        text: str,
+        at: float,
+        now: float,
+        tally: Tally,
+        *,
+        dated: bool = False,
     ) -> tuple[str, Joined | None]:
-        """Join one label; `now` is given where a prediction may be too old for it."""
+        """Join one label; `dated`: a prediction may be too old for it."""
         found = self._database.execute(
-            "SELECT seq, id, prediction, score, version, slot, weight, uniform, at, label,"
-            " duplicate FROM predictions WHERE key=? AND row=?",
+            f"SELECT {ROW}, duplicate, told, seq FROM predictions"  # noqa: S608 - a constant
+            " WHERE key=? AND row=?",
             (key, row),
         ).fetchone()
         if found is None:
             return "unknown", None
-        seq, id, prediction, score, version, slot, weight, uniform, made_at, old, twice = found
+        made_at, old = found[8], found[9]
+        twice, told, seq = found[11:]
         if twice:
             return "unmatched", None
         if old == text:
             return "unchanged", None
-        if now is not None and now - made_at > self._ttl_s:
+        if dated and now - made_at > self._ttl_s:
             return "late", None
+        if old is None:
+            told = self.cohorts.is_mature(made_at, now)
+            self.cohorts.labelled(made_at, now, tally)
+            self._database.counts.labelled += 1
+            self._database.counts.waiting += int(not told)
         self._database.execute(
-            "UPDATE predictions SET label=?, labelled_at=? WHERE seq=?", (text, at, seq)
+            "UPDATE predictions SET label=?, labelled_at=?, told=? WHERE seq=?",
+            (text, at, int(told), seq),
         )
-        self._database.counts.labelled += int(old is None)
-        joined = Joined(
-            id=id,
-            row=row,
-            prediction=None if prediction is None else label_value(prediction),
-            score=score,
-            label=label_value(text),
-            old_label=None if old is None else label_value(old),
-            version=version,
-            slot=slot,
-            weight=weight,
-            uniform=bool(uniform),
-            predicted_at=made_at,
-            labelled_at=at,
-        )
-        return ("joined" if old is None else "corrected"), joined
+        joined = joined_row((*found[:9], text, at), None if old is None else old)
+        return ("joined" if old is None else "corrected"), (joined if told else None)
+
+    # Cohorts.
+
+    def ripe(self, now: float) -> list[Joined]:
+        """Joined rows whose cohort is mature by now, oldest first; each is given once."""
+        if not self._database.counts.waiting:
+            return []
+        with self._database.transaction():
+            return self.cohorts.take_ripe(now)
+
+    def look(self, now: float) -> list[Change]:
+        """Close mature cohorts; what there is to say of rows that get no label in time."""
+        with self._database.transaction() as tally:
+            return self.cohorts.look(now, tally)
 
     # Age and number.
 
@@ -366,24 +391,10 @@ class LabelStore:
     def _add(self, tally: Tally) -> None:
         self.outcomes.update(tally.outcomes)
         self.dropped.update(tally.dropped)
-
-    # Reading from another thread.
+        self.cohorts.written(tally)
 
     @contextmanager
     def reader(self) -> Iterator[Callable[[Sequence[str]], dict[tuple[str, int], LabelValue]]]:
         """A function from request ids to the labels of their rows, for use in any one thread."""
         with closing(read_only(self._path)) as connection:
-
-            def labels_of(ids: Sequence[str]) -> dict[tuple[str, int], LabelValue]:
-                found = select_in(
-                    connection,
-                    "SELECT id, row, label, duplicate FROM predictions",
-                    [key_of(id) for id in dict.fromkeys(ids)],
-                )
-                return {
-                    (str(id), int(str(row))): label_value(str(label))
-                    for id, row, label, twice in found
-                    if label is not None and not twice
-                }
-
-            yield labels_of
+            yield partial(labels_of, connection)

@@ -102,6 +102,7 @@ class Agent:
                 ttl_s=config.labels.ttl_s,
                 pending_s=config.labels.pending_s,
                 rows_max=config.labels.rows_max,
+                maturity_s=config.labels.maturity_s,
                 was_kept=self.sampling.was_kept,
             ),
             on_tick=self._on_tick,
@@ -109,7 +110,7 @@ class Agent:
             sampler=self.sampling.sampler,
         )
         self.capture = _capture(config, self.sampling.order.salt)
-        self.concept = self._concept_child() if config.detect.concept.adwin else None
+        self.concept = self._concept_child() if config.detect.concept.named else None
         self._snapshot = Snapshot(state_dir / "snapshot.npz")
         self.server_resources = ServerResources.of(config, stable_address)
         self.costs = costs_of(config)
@@ -213,8 +214,9 @@ class Agent:
         self.intake.flush()
 
     def _concept_child(self) -> ConceptChild:
-        """ADWIN in a process of its own; it sees what the built-in detector sees."""
-        child = ConceptChild(self.intake.take_concept_change)
+        """river's detectors in a process of its own; they see what the built-in one sees."""
+        named = self.config.detect.concept.named
+        child = ConceptChild(self.intake.take_concept_change, detectors=named)
         self.intake.feed_concept = child.feed
         return child
 

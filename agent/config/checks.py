@@ -317,9 +317,10 @@ def check_files(config: "Config") -> Iterator[Finding]:
     for index, source in enumerate(config.sources):
         if isinstance(source, ProxySource):
             yield from source.unusable(("sources", index))
-    if config.detect.concept.adwin and importlib.util.find_spec("river") is None:
+    if config.detect.concept.named and importlib.util.find_spec("river") is None:
         message = "needs river, which is not installed: pip install 'remora[concept]'"
-        yield ("detect", "concept", "adwin"), message
+        key = "detectors" if config.detect.concept.detectors else "adwin"
+        yield ("detect", "concept", key), message
     recipe = config.recipe_path
     needed = config.retrain.via == "local" or config.rollout.candidate is not None
     if recipe is not None and needed and not recipe.is_file():

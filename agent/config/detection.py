@@ -1,8 +1,8 @@
 """Sections about what is found out: reference, detect, labels, resources, export, capture."""
 
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from agent.config.section import (
     Bytes,
@@ -11,6 +11,7 @@ from agent.config.section import (
     FilePath,
     Flag,
     NotNegative,
+    Pause,
     Port,
     Positive,
     Seconds,
@@ -20,6 +21,15 @@ from agent.config.section import (
 
 Currency = Annotated[Text, Field(pattern=r"^[A-Z]{3}$")]
 Container = Annotated[Text, Field(pattern=r"^[0-9a-f]{8,64}$")]
+
+
+ConceptDetector: TypeAlias = Literal[
+    "adwin", "ddm", "eddm", "fhddm", "hddm_a", "hddm_w", "kswin", "page_hinkley"
+]
+
+
+def _learnt(value: object) -> object:
+    return None if value == "auto" else value
 
 
 class ReferenceConfig(Section):
@@ -48,7 +58,14 @@ class ConceptConfig(Section):
     """Detectors of concept drift besides the one that is always on."""
 
     adwin: Flag = False
-    """river's ADWIN in a child process; needs remora[concept]."""
+    """river's ADWIN in a child process; the same as naming it in `detectors`."""
+    detectors: tuple[ConceptDetector, ...] = ()
+    """river's detectors in a child process, outside the budget; needs remora[concept]."""
+
+    @property
+    def named(self) -> tuple[ConceptDetector, ...]:
+        """All that are asked for, each once."""
+        return tuple(dict.fromkeys((*(("adwin",) if self.adwin else ()), *self.detectors)))
 
 
 class FairnessConfig(Section):
@@ -90,6 +107,8 @@ class LabelsConfig(Section):
     """How long predictions wait for their label."""
     pending_s: Seconds = 3_600.0
     """How long labels wait for their prediction."""
+    maturity_s: Annotated[Pause | None, BeforeValidator(_learnt)] = None
+    """Age of predictions whose labels are believed; 0: any; null: 99 % of the delays seen."""
     rows_max: Count = 5_000_000
     """Rows of the join table; beyond it the oldest go, counted."""
 

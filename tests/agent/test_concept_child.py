@@ -9,20 +9,25 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from agent.concept_child import (
     BITS_MAX,
+    CATALOG,
+    RECENT_ROWS,
     VERSIONS_MAX,
     AdwinChange,
     ConceptChild,
+    Rated,
     adwin_reading,
     error_bits,
+    makers,
     serve,
 )
+from agent.config.detection import ConceptConfig, ConceptDetector
 from agent.labels import Joined
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +103,49 @@ async def test_adwin_finds_a_change_and_says_whose() -> None:
 
 
 @pytest.mark.real
+async def test_every_detector_of_the_catalog_sees_a_model_that_fails() -> None:
+    heard = Heard()
+    child = ConceptChild(heard.changes.put_nowait, detectors=tuple(CATALOG))
+    child.start()
+    await asyncio.wait_for(child.up.wait(), 30)
+    assert child.feed("v1", bits(0.05, 2_000, 7) + bits(0.9, 3_000, 8))
+    waited: set[str] = set()
+    while waited != set(CATALOG):
+        change = await heard.next()
+        waited.add(change.detector)
+        assert change.seen <= 5_000
+    await child.stop()
+
+
+def test_the_configuration_names_just_the_catalog() -> None:
+    assert get_args(ConceptDetector) == tuple(CATALOG)
+    asked = ConceptConfig(adwin=True, detectors=("ddm", "adwin"))
+    assert asked.named == ("adwin", "ddm")
+    assert ConceptConfig().named == ()
+    with pytest.raises(KeyError):
+        makers(["oracle"])
+
+
+def test_what_a_detector_does_not_say_is_counted_beside_it() -> None:
+    class Once:
+        seen = 0
+
+        @property
+        def drift_detected(self) -> bool:
+            return self.seen == 200
+
+        def update(self, bit: int) -> None:
+            self.seen += 1
+
+    rated = Rated(Once())
+    for bit in [0] * 150 + [1] * 50:
+        rated.update(bit)
+    assert (rated.drift_detected, rated.width, rated.estimation) == (True, RECENT_ROWS, 0.5)
+    rated.update(1)
+    assert (rated.drift_detected, rated.width) == (False, RECENT_ROWS + 1)
+
+
+@pytest.mark.real
 async def test_a_child_that_dies_is_started_again() -> None:
     heard = Heard()
     child = ConceptChild(
@@ -131,7 +179,8 @@ async def test_without_river_there_is_no_child_and_no_restarting() -> None:
 @pytest.mark.real
 def test_the_one_line_names_the_extra() -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", WITHOUT_RIVER, "remora-concept", "--control-fd", "0"],
+        [sys.executable, "-c", WITHOUT_RIVER, "remora-concept",
+         "--detectors", "adwin", "--control-fd", "0"],
         capture_output=True, text=True, cwd=ROOT, check=False,
     )  # fmt: skip
     assert ended.returncode == 2
@@ -194,7 +243,7 @@ def served(*packets: bytes) -> list[str]:
         for packet in packets:
             ours.send(packet)
         ours.shutdown(socket.SHUT_WR)
-        serve(theirs, Crier)
+        serve(theirs, {"crier": Crier})
         theirs.close()
         answers = []
         while answer := ours.recv(65_536):
@@ -205,7 +254,7 @@ def served(*packets: bytes) -> list[str]:
 def test_each_version_has_a_detector_of_its_own() -> None:
     [answer] = served(b"v1\0\0\1\0", b"v2\0\1", b"v1\0\1\0", b"v2\0\0")
     assert AdwinChange(**json.loads(answer)) == AdwinChange(
-        version="v1", state="drift", before=1 / 3, after=0.5, rows=4, seen=4
+        version="v1", state="drift", before=1 / 3, after=0.5, rows=4, seen=4, detector="crier"
     )
 
 
