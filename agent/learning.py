@@ -14,6 +14,7 @@ from detectors.reference import Task
 
 HELD_LABELS_MAX: Final = 5_000
 SAVED_COLUMNS_MAX: Final = 500
+SCORE: Final = "score"
 TASKS: Final[Mapping[TargetKind, Task]] = {"class": "classification", "number": "regression"}
 
 
@@ -30,7 +31,7 @@ class Learning:
         self._tick_rows = tick_rows
         self._held: list[Batch] = []
         self._builder: ReferenceBuilder | None = None
-        self._prediction = PREDICTION
+        self._prediction, self._score = PREDICTION, SCORE
         self._before: Reference | None = None  # learnt before a restart
         self._saved: Reference | None = None
         self.rows = 0
@@ -43,7 +44,7 @@ class Learning:
         if self._builder is None and not self._learner.settled:
             self._held.append(batch)
             return
-        self._open().update(as_columns(batch, self._prediction))
+        self._teach(self._open(), batch)
 
     def _open(self) -> ReferenceBuilder:
         """The builder, once the schema says what the columns are."""
@@ -52,21 +53,33 @@ class Learning:
         schema = self._learner.schema
         if PREDICTION in schema.names:
             self._prediction = f"{PREDICTION} (output)"
-        kinds: dict[str, str] = {n: kind for n, kind in schema.kinds.items() if kind != "text"}
+        if SCORE in schema.names:
+            self._score = f"{SCORE} (output)"
+        kinds: dict[str, str] = {**schema.kinds}
+        before = self._before
         if schema.target is not None:
             kinds[self._prediction] = "categorical" if schema.target == "class" else "numeric"
         self._builder = ReferenceBuilder(
             kinds=kinds,
             tick_rows=self._tick_rows,
             prediction=self._prediction,
+            score=self._score,
             sensitive=[feature.name for feature in schema.features if feature.sensitive],
             task=None if schema.target is None else TASKS[schema.target],
             learnt=True,
+            # What was learnt before a restart goes on in the same bins, so that both add exactly.
+            like=before if before is not None and {*before.columns} == {*schema.names} else None,
         )
         for batch in self._held:
-            self._builder.update(as_columns(batch, self._prediction))
+            self._teach(self._builder, batch)
         self._held.clear()
         return self._builder
+
+    def _teach(self, builder: ReferenceBuilder, batch: Batch) -> None:
+        columns = as_columns(batch, self._prediction)
+        if batch.score is not None and batch.prediction is not None:
+            columns[self._score] = batch.score[batch.uniform]
+        builder.update(columns)
 
     def finish(self) -> Reference:
         """The reference of all rows so far; more may follow."""
