@@ -5,7 +5,6 @@ scrapes them once a second with the shipped rules, and answers the PSI of their 
 """
 
 import asyncio
-import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -63,7 +62,7 @@ class Replica(StandIn):
     def __init__(self, reference: Reference, seed: int, shift: float) -> None:
         super().__init__()
         self._random = np.random.default_rng(seed)
-        self._shift = shift
+        self.shift = shift
         self._taken = 0
         self.monitor = ModelMonitor(
             MonitorSettings(tick_rows=500), SchemaSettings(features=FEATURES), stable="v1"
@@ -72,7 +71,7 @@ class Replica(StandIn):
 
     def take(self, rows: int) -> None:
         """Rows of a population that has moved away from the reference."""
-        values = self._random.normal(self._shift, 1.0, size=(rows, len(FEATURES)))
+        values = self._random.normal(self.shift, 1.0, size=(rows, len(FEATURES)))
         values[:, 0] = self._random.normal(0.0, 1.0, rows)
         self._taken += rows
         self.monitor.take(
@@ -116,7 +115,11 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def prometheus(
-    binary: Path, folder: Path, targets: Sequence[str]
+    binary: Path,
+    folder: Path,
+    targets: Sequence[str],
+    *,
+    rules: Callable[[str], str] = str,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A Prometheus of its own, with the shipped configuration but for targets and pace."""
     config = yaml.safe_load((RULES / "prometheus.yml").read_text())
@@ -127,7 +130,8 @@ async def prometheus(
     }
     config["scrape_configs"][0]["static_configs"][0]["targets"] = list(targets)
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    shutil.copy(RULES / "remora.rules.yml", folder)
+    shipped = (RULES / "remora.rules.yml").read_text()
+    (folder / "remora.rules.yml").write_text(rules(shipped))
     port = free_port()
     with (folder / "log.txt").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
