@@ -329,7 +329,7 @@ class ReferenceBuilder:
                 continue
             phi, tolerance = counted.calibration(profile.name)
             tolerance = significant(tolerance + season.margin(phi, profile.rows))
-            shift = detectable_shift(tolerance, phi, profile.rows)
+            shift = detectable_shift(tolerance, phi, profile.rows) * season.spread(bins)
             if shift < least:
                 least = shift
                 total[[MISSING, OUTSIDE]] = profile.counts[MISSING], profile.counts[OUTSIDE]

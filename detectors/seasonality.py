@@ -35,6 +35,7 @@ CYCLES_MIN: Final = 2
 WEEK_FEATURES_MAX: Final = 64
 FEATURES_MAX: Final = 1_024
 
+_QUARTILES: Final = (BINS // 4 - 1, 3 * BINS // 4 - 1)
 _LEVEL_VALUES: Final = (
     256  # of a cell: its rank error, .6 % at most, stays below that of so few rows
 )
@@ -51,6 +52,15 @@ class Season:
         """Give what the tolerance must grow by: each hour is a reference of its own few rows."""
         own, all_ = (float(np.sqrt(phi / max(n, 1.0))) for n in (self.rows, rows))
         return REFERENCE_ERRORS * max(own - all_, 0.0)
+
+    def spread(self, pooled: NumericBins) -> float:
+        """Give how wide an hour is, in widths of all hours together: what a shift is measured in.
+
+        Widths are those between quartiles, whatever the tails are like.
+        """
+        own = float(np.median([_width(phase) for phase in self.phases]))
+        whole = _width(pooled)
+        return own / whole if whole > 0 else 1.0
 
 
 class SeasonFitter:
@@ -73,6 +83,7 @@ class SeasonFitter:
         self._cycle = WEEK
         self._sketches: dict[str, list[QuantileSketch]] | None = None
         self._range = (np.inf, -np.inf)
+        self.note = ""  # why no seasons are looked for, in words
 
     def update(self, columns: Any, times: Floats) -> None:
         """Take rows and their Unix times; rows without a finite time teach nothing.
@@ -125,6 +136,7 @@ class SeasonFitter:
         if len(names) > WEEK_FEATURES_MAX or self._wanted == "day":
             self._cycle = DAY
         if len(names) > FEATURES_MAX:
+            self.note = f"more than {FEATURES_MAX:,} numeric columns: no seasons are looked for"
             return {}
         return {
             name: [QuantileSketch(level_values=_LEVEL_VALUES) for _ in range(self._cycle)]
@@ -160,6 +172,10 @@ class SeasonFitter:
         if any(len(phase.edges) != BINS - 1 for phase in phases):
             return None
         return Season(phases=tuple(phases), rows=max(float(seen.min()), CELL_ROWS_MIN))
+
+
+def _width(bins: NumericBins) -> float:
+    return bins.edges[_QUARTILES[1]] - bins.edges[_QUARTILES[0]]
 
 
 def with_range(phases: Sequence[NumericBins], bins: NumericBins) -> tuple[NumericBins, ...]:

@@ -123,14 +123,8 @@ def build(args: argparse.Namespace) -> int:
         built = build_from_files(args, advance)
     reference = built.reference if key is None else built.reference.sign(key)
     write_whole(args.out, reference.to_bytes())
-    for name, why in built.malformed.items():
-        print(f"{plain(name)}: {plain(why)}", file=sys.stderr)
-    if args.timestamp is not None and not built.ordered:
-        print(
-            f"rows are not in the order of {plain(args.timestamp)}: built without"
-            " self-calibration; sort them for fewer false alarms on autocorrelated data",
-            file=sys.stderr,
-        )
+    for note in built.notes:
+        print(plain(note), file=sys.stderr)
     present(reference, args.json, heading={"written to": str(args.out)})
     return 0
 

@@ -6,7 +6,7 @@ self-calibration that rests on their order.
 
 import argparse
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,11 +31,10 @@ CHUNK_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A reference, whether its rows came in order, and the columns that were left out, with why."""
+    """A reference, and what a person should know of how it came about: columns left out, say."""
 
     reference: "Reference"
-    ordered: bool
-    malformed: Mapping[str, str]
+    notes: Sequence[str]
 
 
 def build_from_files(args: argparse.Namespace, advance: Any) -> Built:
@@ -45,7 +44,7 @@ def build_from_files(args: argparse.Namespace, advance: Any) -> Built:
     like = None if args.like is None else read_reference(args.like)
     _require_time(args, like)
     try:
-        seasons = _seasons(args, advance) if like is None else {}
+        seasons, note = ({}, "") if like is not None else _seasons(args, advance)
         builder = None if args.unordered else _fed(args, advance, seasons, like, ordered=True)
         ordered = builder is not None
         builder = builder or _fed(args, advance, seasons, like, ordered=False)
@@ -57,7 +56,13 @@ def build_from_files(args: argparse.Namespace, advance: Any) -> Built:
         raise BadInputError(f"{args.data[0]}: holds no rows: nothing to build from")
     if not reference.features:
         raise BadInputError(f"{args.data[0]}: no column is left as a feature: name fewer of them")
-    return Built(reference=reference, ordered=ordered, malformed=builder.malformed)
+    notes = [f"{name}: {why}" for name, why in builder.malformed.items()]
+    if args.timestamp is not None and not ordered and not args.unordered:
+        notes.append(
+            f"rows are not in the order of {args.timestamp}: built without self-calibration;"
+            " sort them for fewer false alarms on autocorrelated data"
+        )
+    return Built(reference=reference, notes=[*notes, note] if note else notes)
 
 
 def _require_time(args: argparse.Namespace, like: "Reference | None") -> None:
@@ -69,18 +74,19 @@ def _require_time(args: argparse.Namespace, like: "Reference | None") -> None:
         raise BadInputError(f"--like {args.like}: has seasons: needs --timestamp COL")
 
 
-def _seasons(args: argparse.Namespace, advance: Any) -> dict[str, tuple["Season", ...]]:
+def _seasons(args: argparse.Namespace, advance: Any) -> tuple[dict[str, tuple["Season", ...]], str]:
+    """The seasons that columns may have; why there are none to be found, where that is so."""
     from detectors.seasonality import SeasonFitter
 
     if args.timestamp is None or args.seasonality == "none":
-        return {}
+        return {}, ""
     ignored = {args.timestamp, *args.ignore} - {None}
     fitter = SeasonFitter(ignored=ignored, wanted=args.seasonality)
     for path, columns in _chunks(args):
         require_columns(columns, [args.timestamp], path)
         fitter.update(columns, times_of(columns[args.timestamp]))
         advance(_rows(columns))
-    return fitter.finish()
+    return fitter.finish(), fitter.note
 
 
 def _fed(

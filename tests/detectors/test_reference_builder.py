@@ -326,6 +326,38 @@ def test_hardly_any_rows_with_every_role_are_ordinary(rows: int) -> None:
     assert Reference.from_bytes(reference.to_bytes()) == reference
 
 
+CELLS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.datetimes(),
+    st.lists(st.floats(), max_size=3),
+    st.sampled_from(["2024-01-01T00:00:00", "9999-99-99T99:99:99", "1e999", b"x", 1j]),
+)
+
+
+@settings(max_examples=60)
+@given(rows=st.lists(st.tuples(*[CELLS] * 5), max_size=30), cut=st.integers(0, 30))
+def test_whatever_stands_in_any_column_the_reference_is_whole(
+    rows: list[tuple[Any, ...]], cut: int
+) -> None:
+    table = [objects(*column) for column in zip(*rows, strict=True)] or [objects()] * 5
+    columns = dict(zip(("x", "p", "said", "y", "g"), table, strict=True))
+    builder = ReferenceBuilder(prediction="said", score="p", label="y", segment="g")
+    for part in (slice(0, cut), slice(cut, None)):
+        builder.update({name: column[part] for name, column in columns.items()})
+    reference = builder.finish()
+    assert reference.rows == len(rows)
+    assert Reference.from_bytes(reference.to_bytes()) == reference
+    for name in reference.feature_names:
+        if name in columns and name not in builder.malformed:
+            (profile,) = [p for p in reference.features if p.name == name]
+            # of categories seen once as many again are expected to be new
+            assert len(rows) <= profile.rows + 1e-6 <= 2 * len(rows) + 1
+
+
 def test_columns_that_come_and_go_are_named_and_stop_no_other() -> None:
     builder = ReferenceBuilder(label="y", segment="g")
     builder.update({"x": np.arange(20_000.0), "y": np.zeros(20_000), "g": ["a"] * 20_000})

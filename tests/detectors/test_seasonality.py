@@ -75,6 +75,35 @@ def test_edges_that_rest_on_few_rows_of_an_hour_are_believed_no_more_than_these(
         assert detector.update(columns, times=times) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_autocorrelated_rows_with_a_season_raise_no_alarm(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = 34 * DAY_H * 60
+    times: Floats = np.arange(rows) * 60.0
+    noise, values = rng.normal(size=(rows, 5)), np.empty((rows, 5))
+    values[0] = noise[0]
+    for i in range(1, rows):
+        values[i] = 0.9 * values[i - 1] + np.sqrt(1 - 0.81) * noise[i]
+    values += 2 * np.sin(2 * np.pi * times / 86_400)[:, None]
+    columns = {f"f{j}": values[:, j] for j in range(5)}
+    known = 14 * DAY_H * 60
+    first = {name: column[:known] for name, column in columns.items()}
+    reference = build_reference(first, timestamps=times[:known], derive=False, tick_rows=60)
+    assert any(profile.phases for profile in reference.features)
+    detector = DriftDetector(reference)
+    for start in range(known, rows, 60):
+        tick = {name: column[start : start + 60] for name, column in columns.items()}
+        assert detector.update(tick, times=times[start : start + 60]) == []
+
+
+def test_of_too_many_columns_no_hours_are_kept_and_that_is_said() -> None:
+    fitter = SeasonFitter()
+    fitter.update({f"f{i}": np.zeros(3) for i in range(1_100)}, np.arange(3.0))
+    assert fitter.finish() == {}
+    assert "no seasons" in fitter.note
+
+
 def test_a_week_is_a_season_where_weekends_differ_and_hours_have_enough_rows() -> None:
     rng = np.random.default_rng(4)
     rows = 4 * 7 * DAY_H * 100
