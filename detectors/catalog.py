@@ -13,6 +13,8 @@ from detectors.parts import (
     data_quality,
     drift,
     errors,
+    estimation,
+    fairness,
     performance,
     segments,
     truth,
@@ -29,11 +31,13 @@ DETECTORS: Final[Mapping[str, Make]] = {
     "prediction": drift.prediction,
     "segments": segments.segments,
     "outliers": segments.outliers,
+    "estimation": estimation.estimation,
     "error_rate": errors.error_rate,
     "calibration": calibration.calibration,
     "residuals": errors.residuals,
     "label": truth.label,
     "performance": performance.performance,
+    "fairness": fairness.fairness,
 }
 
 #: Parts that learn from labels, and those of them that rest on no reference.

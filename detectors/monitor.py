@@ -19,8 +19,12 @@ from detectors.columns import Column, as_table, number_of
 from detectors.detector import Detector, Judge
 from detectors.drift import DriftDetector
 from detectors.intervals import Estimate
+from detectors.outliers import Outliers
 from detectors.parts.drift import Drift
+from detectors.parts.estimation import Estimation
+from detectors.parts.fairness import Groups
 from detectors.parts.performance import Performance
+from detectors.parts.segments import Oddities
 from detectors.reading import Moment, Reading, State
 from detectors.reference import ProfileError, Reference, Task
 from detectors.settings import Settings
@@ -204,6 +208,21 @@ class Monitor:
         part = self.parts["performance"]
         assert isinstance(part, Performance)
         return part.metrics()
+
+    def estimated(self) -> dict[str, Estimate]:
+        """Give quality of the last rows without labels by metric; empty where it is not known."""
+        part = self.parts.get("estimation")
+        return part.metrics() if isinstance(part, Estimation) else {}
+
+    def fairness(self) -> dict[str, dict[str, Estimate]]:
+        """Give gaps between groups, by attribute and metric; empty where none was asked for."""
+        part = self.parts.get("fairness")
+        return part.metrics() if isinstance(part, Groups) else {}
+
+    def outliers(self) -> Outliers | None:
+        """Give the counts of odd rows, and the oddest."""
+        part = self.parts.get("outliers")
+        return part.detector if isinstance(part, Oddities) else None
 
     def concept_states(self) -> dict[str, State]:
         """Give the state of each detector of concept drift, by its name."""

@@ -13,6 +13,7 @@ import numpy as np
 from detectors.batches import Batch, Floats, Labels
 from detectors.calibration_drift import CalibrationDetector
 from detectors.estimation_table import EstimationTable
+from detectors.parts.estimation import table_of
 from detectors.quality import class_name
 from detectors.reading import Reading, State
 from detectors.reference import Reference
@@ -95,11 +96,7 @@ class Calibration:
 
 def calibration(reference: Reference, settings: Settings) -> Calibration | None:
     """For classifiers whose labelled reference rows had scores."""
-    baseline = reference.baseline
-    if baseline is None or baseline.estimation is None or reference.task == "regression":
+    table = table_of(reference)
+    if table is None or table.basis == "regression" or reference.task == "regression":
         return None
-    try:
-        table = EstimationTable.from_tree(baseline.estimation)
-    except ValueError:
-        return None  # of another format: estimation does without it as well
-    return None if table.basis == "regression" else Calibration(table, settings)
+    return Calibration(table, settings)
