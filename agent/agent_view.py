@@ -136,6 +136,9 @@ class AgentView:
     def ledger_verify(self) -> Json:
         return self._agent.controller.facts.ledger_verify()
 
+    def labels_wanted(self, *, limit: int) -> list[Json]:
+        return self._agent.intake.labels.wanted(limit)
+
     def families(self) -> Sequence[Family]:
         agent = self._agent
         monitor = agent.intake.monitor

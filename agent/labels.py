@@ -38,6 +38,7 @@ from agent.label_rows import (
     labels_of,
     prediction_records,
 )
+from agent.label_wanted import rows_wanted
 from detectors.reading import Change
 
 __all__ = ["Joined", "Label", "LabelStore", "LabelValue"]
@@ -96,6 +97,7 @@ class LabelStore:
         self._database = Database(self._path)
         if self._database.set_aside:
             self.dropped["store_unreadable"] += 1
+        self.wanted = partial(rows_wanted, self._database)
         self.cohorts = Cohorts(self._database, maturity_s=self._maturity_s, kept_s=self._ttl_s)
 
     def start_anew(self, error: sqlite3.Error) -> bool:
@@ -122,8 +124,6 @@ class LabelStore:
     def labelled_rows(self) -> int:
         """How many kept predictions have a label."""
         return self._database.counts.labelled
-
-    # Predictions.
 
     def remember(self, batch: Batch, now: float) -> list[Joined]:
         """Keep a tick's predictions; gives those whose label was here before them."""
@@ -254,8 +254,6 @@ class LabelStore:
             if joined is not None:
                 found.append(joined)
         return found
-
-    # Labels.
 
     def take(self, labels: Iterable[Label], now: float) -> tuple[Counter[str], list[Joined]]:
         """Join labels; gives what became of each by outcome, and the rows that were joined."""

@@ -59,6 +59,7 @@ class Api:
             Route("/api/v1/quarantine", read(self._listed("quarantine", self._view.quarantined))),
             Route("/api/v1/ledger", read(self._ledger)),
             Route("/api/v1/ledger/verify", read(self._plain(self._view.ledger_verify))),
+            Route("/api/v1/labels/wanted", read(self._wanted)),
             Route("/api/v1/labels", operate(self._labels, "labels"), methods=["POST"]),
             Route("/api/v1/trigger", operate(self._trigger), methods=["POST"]),
             Route("/api/v1/rollouts", operate(self._rollout_start), methods=["POST"]),
@@ -153,6 +154,9 @@ class Api:
     async def _ledger(self, request: Request) -> Response:
         after = _whole(request, "after", 0, most=2**53)
         return _json(self._view.ledger(after=after, limit=_whole(request, "limit", 100)))
+
+    async def _wanted(self, request: Request) -> Response:
+        return _json({"rows": self._view.labels_wanted(limit=_whole(request, "limit", 100))})
 
     # Acting.
 

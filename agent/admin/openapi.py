@@ -275,6 +275,12 @@ PATHS: Final[dict[str, Json]] = {
     ),
     "/api/v1/ledger/verify": _read("Whether the ledger's hash chain holds.", "The finding."),
     "/api/v1/labels": _labels(),
+    "/api/v1/labels/wanted": _read(
+        "Rows worth labelling: half uncertain, half drawn at random.",
+        "The rows, each with why.",
+        _LIMIT,
+        codes=("400",),
+    ),
     "/api/v1/trigger": _act(
         "Ask for a retraining now.",
         "The decision with its run, or why there is none.",

@@ -76,6 +76,9 @@ class View(Protocol):
     def ledger_verify(self) -> Json:
         """{"entries": n, "ok": bool, "broken_at": id or null}."""
 
+    def labels_wanted(self, *, limit: int) -> list[Json]:
+        """Predictions worth labelling: request_id, row, prediction, score, version, at, why."""
+
     def families(self) -> Sequence[Family]:
         """Every metric family of this scrape."""
 

@@ -50,7 +50,7 @@ class AdminClient:
         """The JSON that the agent answers."""
         return self._ask("GET", path, query=query)
 
-    def post(self, path: str, body: dict[str, object]) -> Any:
+    def post(self, path: str, body: dict[str, object] | list[dict[str, object]]) -> Any:
         """Asks for a change; the JSON that the agent answers."""
         return self._ask("POST", path, body=body)
 
@@ -60,7 +60,7 @@ class AdminClient:
         path: str,
         *,
         query: dict[str, object] | None = None,
-        body: dict[str, object] | None = None,
+        body: dict[str, object] | list[dict[str, object]] | None = None,
     ) -> Any:
         import httpx
 

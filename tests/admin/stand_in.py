@@ -230,6 +230,10 @@ class StandIn:
             ),
         ]
 
+    def labels_wanted(self, *, limit: int) -> list[Json]:
+        row: Json = {"request_id": "r-1", "row": 0, "prediction": "1", "score": 0.52}
+        return [{**row, "version": "v7", "at": NOON, "why": "uncertain"}][:limit]
+
     async def take_labels(self, body: bytes, content_type: str) -> Json:
         self.calls.append(("labels", (len(body), content_type)))
         return {"joined": 1, "rejected": []}
