@@ -138,6 +138,11 @@ def weighted_points(sketches: Sequence[QuantileSketch]) -> Points:
     return _thin(values, np.concatenate([weights for _, weights in parts]), exact=False)
 
 
+def points_of(values: Floats, weights: Floats) -> Points:
+    """Freeze weighted values that came from elsewhere, [n] each."""
+    return _thin(values, weights, exact=False)
+
+
 def _thin(values: Floats, weights: Floats, *, exact: bool) -> Points:
     """Sort, add the weights of equal values, and keep at most 256 values, one per equal share of
     the weight.

@@ -1,6 +1,4 @@
-"""`remora reference build|show|merge|accept|sign|verify`: what the current window is compared
-against.
-"""
+"""`remora reference build|show|merge|import|accept|sign|verify`: what rows are compared with."""
 
 import argparse
 import sys
@@ -10,7 +8,7 @@ from agent.cli.client import AdminClient, add_admin
 from agent.cli.output import plain, print_json
 from agent.cli.parser import Subparsers, add_command, add_group, add_json
 from agent.cli.profile import read_reference, write_whole
-from agent.cli.rows import add_column_flags, progress
+from agent.cli.rows import add_column_flags, positive, progress
 from agent.errors import BadInputError
 
 KEY_BYTES_MAX = 4_096
@@ -70,7 +68,22 @@ def add(subparsers: Subparsers) -> None:
     )
     add_admin(parser)
     add_json(parser)
+    _add_import(group)
     _add_signing(group)
+
+
+def _add_import(group: Subparsers) -> None:
+    parser = add_command(
+        group,
+        "import",
+        import_,
+        purpose="a profile out of a SageMaker Model Monitor baseline (statistics.json)",
+        example="remora reference import statistics.json --out reference.json",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="statistics.json")
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="profile to write")
+    parser.add_argument("--tick-rows", metavar="N", type=positive, default=1_000, help="per tick")
+    add_json(parser)
 
 
 def _add_build_flags(parser: argparse.ArgumentParser) -> None:
@@ -155,6 +168,28 @@ def merge(args: argparse.Namespace) -> int:
             f"not in the merged profile: {plain(what)}: build the parts with one layout by --like",
             file=sys.stderr,
         )
+    present(reference, args.json, heading={"written to": str(args.out)})
+    return 0
+
+
+def import_(args: argparse.Namespace) -> int:
+    """Takes over what another monitor's baseline says."""
+    import json
+
+    from agent.cli.reference_sight import present
+    from detectors import ProfileError
+    from detectors.sagemaker_baseline import reference_of_statistics
+
+    try:
+        tree = json.loads(args.file.read_bytes())
+        reference, left_out = reference_of_statistics(tree, tick_rows=args.tick_rows)
+    except OSError as error:
+        raise BadInputError(f"{args.file}: cannot be read ({error.strerror})") from None
+    except (ProfileError, ValueError, RecursionError) as error:
+        raise BadInputError(f"{args.file}: {error}") from None
+    write_whole(args.out, reference.to_bytes())
+    for name, why in left_out.items():
+        print(f"{plain(name)}: {plain(why)}", file=sys.stderr)
     present(reference, args.json, heading={"written to": str(args.out)})
     return 0
 

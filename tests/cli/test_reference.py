@@ -234,3 +234,25 @@ def test_text_and_lists_of_numbers_are_described(remora: Remora, tmp_path: Path)
     reference = read(out)
     assert reference.columns == ("review", "x", "embedding")
     assert {"review", "embedding"}.isdisjoint(reference.feature_names)
+
+
+def test_a_sagemaker_baseline_is_taken_as_far_as_it_goes(
+    remora: Remora, refusal: Refusal, tmp_path: Path
+) -> None:
+    buckets = [{"value": "web", "count": 300}, {"value": "app", "count": 100}]
+    words = {
+        "common": {"num_present": 400, "num_missing": 0},
+        "distribution": {"categorical": {"buckets": buckets}},
+    }
+    features = [
+        {"name": "channel", "inferred_type": "String", "string_statistics": words},
+        {"name": "odd", "inferred_type": "Unknown"},
+    ]
+    given, out = tmp_path / "statistics.json", tmp_path / "reference.json"
+    given.write_text(json.dumps({"dataset": {"item_count": 400}, "features": features}))
+    done = remora("reference", "import", given, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "odd: cannot be taken" in done.stderr
+    assert read(out).feature_names == ("channel",)
+    given.write_text("{}")
+    assert "no SageMaker statistics.json" in refusal("reference", "import", given, "--out", out)

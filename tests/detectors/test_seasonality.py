@@ -80,7 +80,7 @@ def test_edges_that_rest_on_few_rows_of_an_hour_are_believed_no_more_than_these(
 def test_autocorrelated_rows_with_a_season_raise_no_alarm(seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows = 34 * DAY_H * 60
-    times: Floats = np.arange(rows) * 60.0
+    times = np.arange(rows, dtype=np.float64) * 60.0
     noise, values = rng.normal(size=(rows, 5)), np.empty((rows, 5))
     values[0] = noise[0]
     for i in range(1, rows):
