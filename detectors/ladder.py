@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.bins import BINS, MISSING, WIDTH, CategoryBins
-from detectors.calibration import TOLERANCE
+from detectors.calibration import TOLERANCE, wander
 from detectors.evidence import COSINES, cosine_scores, effective_rows
 from detectors.feature_profile import FeatureProfile
 from detectors.windows import WINDOW_ROWS
@@ -61,8 +61,7 @@ class Ladder:
         self._p = np.array([profile.probabilities() for profile in profiles])
         self._rows = np.array([effective_rows(profile) for profile in profiles])
         self._phi = np.array([profile.phi for profile in profiles])
-        wander = [max(profile.tolerance - TOLERANCE, 0.0) for profile in profiles]
-        self._wander = np.array(wander)
+        self._wander = np.array([wander(profile.tolerance) for profile in profiles])
         self._cosines = np.zeros((d, COSINES, WIDTH))
         self._shares = np.zeros((d, WIDTH), dtype=bool)
         self._tests = np.empty(d)
