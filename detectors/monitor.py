@@ -18,6 +18,7 @@ from detectors.catalog import DETECTORS, KEPT, LABELLED
 from detectors.columns import Column, as_table, number_of
 from detectors.detector import Detector, Judge
 from detectors.drift import DriftDetector
+from detectors.following import Following
 from detectors.intervals import Estimate
 from detectors.outliers import Outliers
 from detectors.parts.drift import Drift
@@ -75,6 +76,7 @@ class Monitor:
         features = self.drift("features")
         assert features is not None  # there is no monitor without features
         self._features = features
+        self._following = Following()
         self.rows = 0
         self.labelled_rows = 0
         self._task: Task | None = reference.task
@@ -148,7 +150,7 @@ class Monitor:
         if self._task is None:
             self._task = _guessed(said)
         self.labelled_rows += int(bets.sum())
-        return self._run(
+        readings = self._run(
             Labels(
                 predicted=said,
                 truth=true,
@@ -163,6 +165,8 @@ class Monitor:
                 groups={name: _objects(of, n) for name, of in (groups or {}).items()},
             )
         )
+        concept = self.concept_states().values()
+        return self._following.update(readings, concept, rows=int(bets.sum()))
 
     def _run(self, batch: Batch) -> list[Reading]:
         return [reading for part in self.parts.values() for reading in part.update(batch)]
@@ -237,6 +241,7 @@ class Monitor:
         of labels; quality is quality whatever the reference.
         """
         self.labelled_rows, self._task = other.labelled_rows, other._task
+        self._following = other._following
         for name in LABELLED:
             if name in other.parts and (name in KEPT or self.reference.baseline is None):
                 self.parts[name] = other.parts[name]
@@ -246,18 +251,21 @@ class Monitor:
         return {
             "labelled_rows": self.labelled_rows,
             "task": self._task,
+            "following": self._following.state(),
             "parts": {n: self.parts[n].state() for n in LABELLED if n in self.parts},
         }
 
     def restore_labels(self, state: Mapping[str, Any]) -> None:
         """Take back what `label_state` gave. Raises ValueError, KeyError where it does not fit."""
         self.labelled_rows, self._task = int(state["labelled_rows"]), state["task"]
+        self._following.restore(state["following"])
         for name, saved in state["parts"].items():
             if name in self.parts:
                 self.parts[name].restore(saved)
 
     def reset(self) -> None:
         """Forget evidence and latched states; counters and windows stay."""
+        self._following.reset()
         for part in self.parts.values():
             part.reset()
 
@@ -272,6 +280,7 @@ class Monitor:
             "rows": self.rows,
             "labelled_rows": self.labelled_rows,
             "task": self._task,
+            "following": self._following.state(),
             "parts": {name: part.state() for name, part in self.parts.items()},
         }
 
@@ -301,6 +310,7 @@ class Monitor:
             monitor.rows = int(state["rows"])
             monitor.labelled_rows = int(state["labelled_rows"])
             monitor._task = state["task"]
+            monitor._following.restore(state["following"])
             for name, part in monitor.parts.items():
                 if name in state["parts"]:  # a part that is new begins anew
                     part.restore(state["parts"][name])

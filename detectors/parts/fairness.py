@@ -45,7 +45,7 @@ class Groups:
 
     def metrics(self) -> dict[str, dict[str, Estimate]]:
         """Give the figures that can be given, by attribute and metric."""
-        found = {}
+        found: dict[str, dict[str, Estimate]] = {}
         for attribute, fairness in self.selection.items():
             labelled = self.labelled[attribute].metrics()
             own = fairness.metrics() or labelled

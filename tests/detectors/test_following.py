@@ -1,0 +1,92 @@
+"""Label drift that comes with concept drift is one event: it waits, and is said at most once."""
+
+from typing import Any
+
+import pytest
+
+from detectors.following import WAIT_ROWS, Following
+from detectors.reading import Change, Kind, Moment, Reading, Scope, State
+
+NOTHING: list[Reading] = []
+
+
+def reading(state: State, kind: Kind = Kind.LABEL_DRIFT, row: int = 10) -> Reading:
+    change = Change(
+        kind=kind,
+        scope=Scope.MODEL,
+        subject="default",
+        detector="d",
+        state=state,
+        statistic=1.0,
+        threshold=1.0,
+        rows=5,
+        explain="it moved",
+    )
+    return Moment(row=row, at=None).reading(change)
+
+
+def told(following: Following, *ticks: tuple[list[Reading], Any, int]) -> list[Reading]:
+    return [
+        said
+        for given, concept, rows in ticks
+        for said in following.update(given, concept, rows=rows)
+    ]
+
+
+def test_alone_it_is_said_after_it_waited() -> None:
+    drift = reading(State.DRIFT)
+    waited = told(Following(), ([drift], [State.OK], 500), *[(NOTHING, [State.OK], 500)] * 3)
+    assert waited == []
+    following = Following()
+    said = told(following, ([drift], [State.OK], WAIT_ROWS), (NOTHING, [State.OK], 1))
+    assert said == [drift]
+    assert told(following, (NOTHING, [State.OK], 10_000)) == []
+    back = reading(State.OK)
+    assert told(following, ([back], [State.OK], 10)) == [back]
+
+
+@pytest.mark.parametrize("concept", [State.WARNING, State.DRIFT])
+def test_beside_concept_drift_it_is_not_said(concept: State) -> None:
+    following = Following()
+    drift, over = reading(State.DRIFT), reading(State.OK)
+    assert told(following, ([drift], [State.OK], 500), (NOTHING, [concept], 500)) == []
+    assert told(following, *[(NOTHING, [State.OK, concept], 5_000)] * 4) == []
+    assert told(following, ([over], [concept], 500), (NOTHING, [State.OK], 9_000)) == []
+
+
+def test_what_stays_when_the_concept_is_back_is_said_then() -> None:
+    following = Following()
+    drift = reading(State.DRIFT)
+    assert told(following, ([drift], [State.DRIFT], 500), (NOTHING, [State.OK], 1_500)) == []
+    assert told(following, (NOTHING, [State.OK], 600)) == [drift]
+
+
+def test_a_warning_that_becomes_a_drift_while_it_waits_is_one_reading() -> None:
+    warning, drift = reading(State.WARNING), reading(State.DRIFT, row=20)
+    following = Following()
+    said = told(
+        following,
+        ([warning], [State.OK], 500),
+        ([drift], [State.OK], 500),
+        (NOTHING, [State.OK], 5_000),
+    )
+    assert said == [drift]
+
+
+def test_all_else_passes_at_once() -> None:
+    other = [reading(State.DRIFT, kind) for kind in Kind if kind is not Kind.LABEL_DRIFT]
+    assert Following().update(other, [State.DRIFT], rows=1) == other
+
+
+def test_a_restart_changes_nothing() -> None:
+    before, after = Following(), Following()
+    drift = reading(State.DRIFT)
+    assert told(before, ([drift], [State.OK], 1_000)) == []
+    after.restore(before.state())
+    assert told(after, (NOTHING, [State.OK], 1_001)) == [drift]
+    again = Following()
+    again.restore(after.state())
+    back = reading(State.OK)
+    assert told(again, ([back], [State.OK], 1)) == [back]
+    again.reset()
+    assert again.state() == Following().state()
