@@ -311,8 +311,11 @@ def schema_settings(config: Config, reference: Reference | None) -> SchemaSettin
         features = tuple(feature.name for feature in given.features)
         kinds = {feature.name: feature.kind for feature in given.features}
     elif reference is not None:
-        features = reference.feature_names
-        kinds = {profile.name: profile.kind for profile in reference.features}
+        # Derived features do not come by themselves: what comes are the columns they rest on.
+        features = reference.columns or reference.feature_names
+        kinds = {p.name: p.kind for p in reference.features if p.name in features}
+        if reference.derivation is not None:
+            kinds |= dict.fromkeys(reference.derivation.texts, "text")
     task = given.task
     if task == "auto" and reference is not None and reference.task is not None:
         task = reference.task

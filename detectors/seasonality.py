@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from detectors.binning import HOUR_S, hours_of
 from detectors.bins import BINS, NumericBins, fit_edges, widened
-from detectors.calibration import REFERENCE_ERRORS
+from detectors.calibration import TOLERANCE, WANDER_FACTOR, slack
 from detectors.columns import Table, as_table, guess_kind, numbers
 from detectors.sketch import QuantileSketch, weighted_points
 
@@ -49,9 +49,11 @@ class Season:
     rows: float
 
     def margin(self, phi: float, rows: float) -> float:
-        """Give what the tolerance must grow by: each hour is a reference of its own few rows."""
-        own, all_ = (float(np.sqrt(phi / max(n, 1.0))) for n in (self.rows, rows))
-        return REFERENCE_ERRORS * max(own - all_, 0.0)
+        """Give what the tolerance must grow by: each hour is a reference of its own few rows, and
+        what the evidence grants must be what it would grant to these.
+        """
+        own, whole = (slack(TOLERANCE, n / phi) for n in (self.rows, rows))
+        return max(own - whole, 0.0) / WANDER_FACTOR
 
     def spread(self, pooled: NumericBins) -> float:
         """Give how wide an hour is, in widths of all hours together: what a shift is measured in.

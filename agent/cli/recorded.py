@@ -62,7 +62,7 @@ def _chunks(
     from agent.tables import read_columns
 
     if is_capture(args.data):
-        names = reference.feature_names
+        names = reference.columns or reference.feature_names
         yield from read_capture(args.data, port=args.port, names=names, chunk_rows=chunk_rows)
         return
     for columns in read_columns(
