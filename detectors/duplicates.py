@@ -27,6 +27,8 @@ STRIDE_ROWS: Final = 2_048
 BLOCKS_MAX: Final = 8
 #: A block of fewer rows says nothing.
 BLOCK_ROWS_MIN: Final = 32
+#: Blocks of a reference that are taken one after the other.
+DENSE_BLOCKS: Final = 64
 #: Fewer blocks of reference are no reference.
 REFERENCE_BLOCKS_MIN: Final = 4
 #: A larger share by so much is declared irrelevant.
@@ -83,8 +85,11 @@ class CopyCounter:
         self._squares = 0.0
 
     def update(self, columns: Sequence[Column], rows: int) -> None:
-        """Take one chunk: the first 512 of each 2,048 rows are looked at, whole blocks only."""
-        for start in range(0, rows - BLOCK_ROWS + 1, STRIDE_ROWS):
+        """Take one chunk, whole blocks of 512 rows: all until there are 64, then the first of each
+        2,048 rows.
+        """
+        step = BLOCK_ROWS if self._blocks < DENSE_BLOCKS else STRIDE_ROWS
+        for start in range(0, rows - BLOCK_ROWS + 1, step):
             part = [column[start : start + BLOCK_ROWS] for column in columns]
             share = copies(part, BLOCK_ROWS) / BLOCK_ROWS
             self._blocks += 1
