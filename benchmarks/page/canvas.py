@@ -74,8 +74,8 @@ class Panel:
         self._word(left + self._width / 2, bottom + 38, self._x.title, "middle")
         middle = top + self._height / 2
         self.parts.append(
-            f'<text class="mid" transform="translate({left - 52:.1f} {middle:.1f}) rotate(-90)">'
-            f"{html.escape(self._y.title)}</text>"
+            f'<text class="mid" transform="translate({max(left - 62, 14):.1f} {middle:.1f}) '
+            f'rotate(-90)">{html.escape(self._y.title)}</text>'
         )
 
     def line(self, xs: Floats, ys: Floats, ink: Ink, *, dashed: bool = False) -> None:
@@ -125,10 +125,15 @@ class Panel:
         return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
     def _xs(self, values: Floats) -> list[float]:
-        return (self._left + self._x.place(np.asarray(values)) * self._width).tolist()
+        places: list[float] = (
+            self._left + self._x.place(np.asarray(values)) * self._width
+        ).tolist()
+        return places
 
     def _ys(self, values: Floats) -> list[float]:
-        return (self._top + (1 - self._y.place(np.asarray(values))) * self._height).tolist()
+        shares = 1 - self._y.place(np.asarray(values))
+        places: list[float] = (self._top + shares * self._height).tolist()
+        return places
 
     def _at_x(self, value: float) -> float:
         return self._xs(np.array([value]))[0]
