@@ -30,6 +30,8 @@ class _Gauges:
     concept: list[Row] = field(default_factory=list)
     missing: list[Row] = field(default_factory=list)
     shifts: list[Row] = field(default_factory=list)
+    wander: list[Row] = field(default_factory=list)
+    effects: list[Row] = field(default_factory=list)
 
 
 def drift_families(seen: ScrapeInput) -> list[Family]:
@@ -45,6 +47,7 @@ def drift_families(seen: ScrapeInput) -> list[Family]:
         _monitor_rows(rows, seen, watch, (scope, monitor), room=room, provisional=provisional)
     for watch, provisional in watches:
         _concept_rows(rows, seen, watch, provisional=provisional)
+        _label_rows(rows, seen, watch)
     state_words = "0 ok, 1 warning, 2 drift, -1 insufficient data."
     return [
         family(
@@ -77,6 +80,20 @@ def drift_families(seen: ScrapeInput) -> list[Family]:
             "model feature",
             rows.shifts,
         ),
+        family(
+            "feature_tolerance",
+            "gauge",
+            "Wander that counts as nothing, in standard deviations: what the reference shows.",
+            "model feature",
+            rows.wander,
+        ),
+        family(
+            "feature_design_effect",
+            "gauge",
+            "Rows that are worth one independent row: autocorrelation of the reference.",
+            "model feature",
+            rows.effects,
+        ),
     ]
 
 
@@ -102,6 +119,7 @@ def _monitor_rows(
     if scope == "multivariate":
         return  # a projection is nothing that a person knows by its name
     shifts = monitor.detectable_shift()
+    profiles = {profile.name: profile for profile in watch.reference.features}
     for name in _most_drifted(effects, room):
         figures, feature = effects[name], label(name)
         if scope == "feature":
@@ -117,6 +135,9 @@ def _monitor_rows(
         if version == seen.stable and scope == "feature":
             rows.missing.append(((model, feature), _short(float(figures["missing_ratio"]))))
             rows.shifts.append(((model, feature), _short(shifts[name])))
+            profile = profiles[name]
+            rows.wander.append(((model, feature), _short(profile.tolerance)))
+            rows.effects.append(((model, feature), _short(profile.phi)))
 
 
 def _concept_rows(
@@ -127,6 +148,14 @@ def _concept_rows(
         shown = State.INSUFFICIENT_DATA if provisional else state
         labels = (seen.model, watch.version, detector)
         rows.concept.append((labels, float(STATE_NUMBER[shown])))
+
+
+def _label_rows(rows: _Gauges, seen: ScrapeInput, watch: VersionWatch) -> None:
+    """Whether labels are spread as on the reference, where that had some."""
+    state = watch.monitor.label_status()
+    if state is not None:
+        labels = (seen.model, watch.version, "label", "")
+        rows.states.append((labels, float(STATE_NUMBER[state])))
 
 
 def _monitors(watch: VersionWatch) -> Iterator[tuple[str, DriftDetector]]:
@@ -180,23 +209,60 @@ def fleet_families(seen: ScrapeInput) -> list[Family]:
 
 
 def quality_families(seen: ScrapeInput) -> list[Family]:
-    """Realised quality with its interval, where there is one."""
+    """Quality on labelled rows, and as it is estimated without labels, each with its interval."""
     rows: dict[str, list[Row]] = {"": [], "_lower": [], "_upper": []}
     for version, watch in seen.watches.items():
-        for metric, estimate in watch.metrics().items():
-            labels = (seen.model, version, metric, "realised")
-            rows[""].append((labels, _short(estimate.value)))
-            if estimate.lower == estimate.lower:
-                rows["_lower"].append((labels, _short(estimate.lower)))
-                rows["_upper"].append((labels, _short(estimate.upper)))
+        found = (("realised", watch.metrics()), ("estimated", watch.monitor.estimated()))
+        for basis, metrics in found:
+            for metric, estimate in metrics.items():
+                labels = (seen.model, version, metric, basis)
+                rows[""].append((labels, _short(estimate.value)))
+                if estimate.lower == estimate.lower:
+                    rows["_lower"].append((labels, _short(estimate.lower)))
+                    rows["_upper"].append((labels, _short(estimate.upper)))
     helps = {
-        "": "Quality over the most recent labelled rows.",
+        "": "Quality: realised over the most recent labelled rows, estimated over the last rows.",
         "_lower": "Lower limit of its 95 % interval.",
         "_upper": "Upper limit of its 95 % interval.",
     }
     return [
-        family(f"model_quality{end}", "gauge", helps[end], "model version metric basis", found)
-        for end, found in rows.items()
+        *[
+            family(f"model_quality{end}", "gauge", helps[end], "model version metric basis", found)
+            for end, found in rows.items()
+        ],
+        *_group_families(seen),
+    ]
+
+
+def _group_families(seen: ScrapeInput) -> list[Family]:
+    """Of the stable version: gaps between groups of people, and rows that are odd by themselves."""
+    gaps: list[Row] = []
+    odd: list[Row] = []
+    stable = seen.watches.get(seen.stable)
+    if stable is not None:
+        for attribute, metrics in stable.monitor.fairness().items():
+            gaps += [
+                ((seen.model, label(attribute), metric), _short(estimate.value))
+                for metric, estimate in metrics.items()
+            ]
+        outliers = stable.monitor.outliers()
+        if outliers is not None:
+            odd.append(((seen.model,), float(stable.odd_rows())))
+    return [
+        family(
+            "fairness",
+            "gauge",
+            "Gaps between groups of an attribute; of disparate_impact the smallest ratio.",
+            "model attribute metric",
+            gaps,
+        ),
+        family(
+            "outlier_rows_total",
+            "counter",
+            "Rows as odd as at most one reference row in 1,000; no part of the budget.",
+            "model",
+            odd,
+        ),
     ]
 
 

@@ -38,7 +38,7 @@ from agent.schema import FeatureKind, SchemaSettings, TargetKind
 from detectors import Reading, Reference, State
 from detectors.budget import Budget
 from detectors.reading import Change, Moment
-from detectors.settings import Settings
+from detectors.settings import FairnessSettings, Settings
 
 log = structlog.get_logger("remora.intake")
 
@@ -295,6 +295,15 @@ def monitor_settings(config: Config) -> MonitorSettings:
                 false_alarms_per_month=detect.false_alarms_per_month, replicas=detect.replicas
             ),
             effect={"psi": detect.effect.psi, "ks": detect.effect.ks},
+            fairness=tuple(
+                FairnessSettings(
+                    attribute=group.attribute,
+                    positive=group.positive,
+                    gap_max=group.gap_max,
+                    ratio_min=group.ratio_min,
+                )
+                for group in detect.fairness
+            ),
         ),
     )
 

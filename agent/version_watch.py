@@ -48,6 +48,7 @@ class VersionWatch:
         # What the counters stood at when a snapshot was restored: counters start from there.
         self._bins_before: dict[str, dict[str, int]] = {}
         self._scores_before: dict[str, dict[str, tuple[float, float]]] = {}
+        self._odd_before = 0
 
     @property
     def data(self) -> DriftDetector:
@@ -147,6 +148,11 @@ class VersionWatch:
             }
         return scores
 
+    def odd_rows(self) -> int:
+        """Rows that were odd by themselves since this process started: a counter's value."""
+        outliers = self.monitor.outliers()
+        return 0 if outliers is None else outliers.outliers_total - self._odd_before
+
     def state(self) -> dict[str, Any]:
         """Everything that matters, for a snapshot; the reference is kept elsewhere."""
         return {"reference": self.reference.digest, "monitor": self.monitor.state()}
@@ -162,6 +168,7 @@ class VersionWatch:
         self.monitor = Monitor.restore(self.reference, state["monitor"], settings=self.settings)
         self._bins_before = self.data.export_bins()
         self._scores_before = self.data.score_counters()
+        self._odd_before += self.odd_rows()
 
     def restore_labels(self, state: Mapping[str, Any]) -> None:
         """Continue where `label_state()` left off."""

@@ -40,7 +40,7 @@ class Judge(Protocol):
     """A detector of concept drift: it has one state, under a name of its own."""
 
     @property
-    def name(self) -> str:
+    def concept(self) -> str:
         """What it is called in `remora_concept_drift_state`."""
         ...
 

@@ -26,6 +26,7 @@ from detectors.parts.estimation import Estimation
 from detectors.parts.fairness import Groups
 from detectors.parts.performance import Performance
 from detectors.parts.segments import Oddities
+from detectors.parts.truth import LabelProfile, LabelShare
 from detectors.reading import Moment, Reading, State
 from detectors.reference import ProfileError, Reference, Task
 from detectors.settings import Settings
@@ -230,7 +231,13 @@ class Monitor:
 
     def concept_states(self) -> dict[str, State]:
         """Give the state of each detector of concept drift, by its name."""
-        return {part.name: part.status for part in self.parts.values() if isinstance(part, Judge)}
+        judges = [part for part in self.parts.values() if isinstance(part, Judge)]
+        return {judge.concept: judge.status for judge in judges}
+
+    def label_status(self) -> State | None:
+        """Give the state of the label's distribution; None where the reference had no label."""
+        part = self.parts.get("label")
+        return part.status if isinstance(part, LabelShare | LabelProfile) else None
 
     # A restart, and a reference that was learnt meanwhile.
 

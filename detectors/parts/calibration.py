@@ -25,7 +25,7 @@ _NOT_PREDICTED_TRUE, _PREDICTED_TRUE = 1, 3  # columns of a score's table
 class Calibration:
     """A `CalibrationDetector` among the parts of a monitor."""
 
-    name = "calibration"
+    concept = "calibration"
 
     def __init__(self, table: EstimationTable, settings: Settings) -> None:
         self._table = table

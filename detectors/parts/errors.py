@@ -42,7 +42,7 @@ def wrong(labels: Labels) -> Floats:
 class ErrorRate:
     """Is the classifier wrong more often, or less, than on the labelled reference?"""
 
-    name = "bernoulli"
+    concept = "bernoulli"
 
     def __init__(self, reference: Reference, settings: Settings) -> None:
         baseline = reference.baseline
@@ -96,7 +96,7 @@ def _change(change: ConceptChange) -> Change:
         kind=Kind.CONCEPT_DRIFT,
         scope=Scope.MODEL,
         subject="error_rate",
-        detector=ErrorRate.name,
+        detector=ErrorRate.concept,
         state=State(change.state),
         statistic=change.log10_evidence,
         threshold=0.0,
@@ -110,7 +110,7 @@ def _change(change: ConceptChange) -> Change:
 class Residuals:
     """Of a regression: the residual is one more feature, whose reference is learnt first."""
 
-    name = "residual"
+    concept = "residual"
 
     def __init__(self, reference: Reference, settings: Settings) -> None:
         self._settings = settings

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
+from detectors import Monitor, build_reference
 from detectors.following import WAIT_ROWS, Following
 from detectors.reading import Change, Kind, Moment, Reading, Scope, State
 
@@ -90,3 +92,29 @@ def test_a_restart_changes_nothing() -> None:
     assert told(again, ([back], [State.OK], 1)) == [back]
     again.reset()
     assert again.state() == Following().state()
+
+
+def test_labels_that_shift_alone_are_said_by_a_monitor() -> None:
+    """A label's own state must not count as the concept's that explains it."""
+    rng = np.random.default_rng(1)
+
+    def rows(count: int, shift: float) -> tuple[Any, Any]:
+        said = np.where(rng.random(count) < 0.3 + shift, "1", "0").astype(object)
+        wrong = rng.random(count) < 0.1
+        return said, np.where(wrong, np.where(said == "1", "0", "1"), said).astype(object)
+
+    said, true = rows(8_000, 0.0)
+    reference = build_reference(
+        {"x": rng.normal(size=8_000), "said": said, "true": true},
+        prediction="said",
+        label="true",
+        task="classification",
+    )
+    monitor = Monitor(reference)
+    readings = []
+    for tick in range(20):
+        readings += monitor.update_labels(*rows(500, 0.3 if tick >= 10 else 0.0))
+    assert set(monitor.concept_states()) == {"bernoulli"}
+    assert [(r.kind, r.subject, r.state) for r in readings] == [
+        (Kind.LABEL_DRIFT, "true", State.DRIFT)
+    ]
