@@ -1,108 +1,131 @@
 """Realised quality of a model over its most recent labelled rows, with intervals.
 
-Counts and sums live in a ring of blocks: an old block leaves as a whole, so memory is constant
-and what the numbers cover is always known. Rows kept by other rules than the uniform sampling
-come with a weight (1 / their probability of having been kept) and enter by it.
+The rows themselves are kept, in a ring: figures are exact (areas under curves too), a correction
+finds its row, and memory is constant. Rows kept by other rules than the uniform sampling come with
+a weight (1 / their probability of having been kept) and enter by it.
 
-Sources: Wilson (1927) for shares; the delta method for F1 and RMSE. Intervals are for one look,
-not for a stream of looks: policies therefore ask for a minimum of rows and a limit that clears.
+A figure belongs to an epoch, and so does its interval: an epoch begins every half window, and the
+oldest one that is whole is shown. Within an epoch an interval holds at every look at once
+(`confidence`); one epoch in twenty may have one that does not. Policies may therefore look as
+often as they like. Corrections count as if the label had been right from the start.
 """
 
-import math
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
 
-from detectors.intervals import Z95, Estimate, around, share_of, smooth_variance
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Class", "Estimate", "Quality", "Task", "class_name"]
+from detectors.classes import CLASSES_MAX, UNKNOWN, Class, ClassNames, class_name, in_order
+from detectors.classification import calibration_error, of_class, of_scores, of_table
+from detectors.columns import Column, numbers
+from detectors.intervals import Estimate
+from detectors.regression import regression
+from detectors.weighted_rows import WeightedRows
+
+__all__ = ["CLASSES_MAX", "Class", "Estimate", "Quality", "Task", "class_name"]
 
 Task = Literal["classification", "regression"]
-Class = str | int | float | bool
+Values: TypeAlias = Column | Sequence[Any]
 
-# More classes than this share one "other" class: a confusion table is never unbounded.
-CLASSES_MAX = 100
-OTHER = "(other)"
-MAPE_TRUTH_MIN = 1e-9
-WEIGHT_MIN = 1e-9  # below it a sum of weights is what rounding left of nothing
-
-
-@dataclass(slots=True)
-class _Block:
-    rows: int = 0
-    weight: float = 0.0
-    weight_squared: float = 0.0
-    confusion: dict[tuple[str, str], float] = field(default_factory=dict)  # (truth, predicted)
-    # weighted sums over regression rows: |e|, e^2, e^4, |e|/|y|, and rows with y near zero left out
-    absolute: float = 0.0
-    squared: float = 0.0
-    fourth: float = 0.0
-    relative: float = 0.0
-    relative_weight: float = 0.0
-    keys: set[int] = field(default_factory=set)  # of its rows, where they have one
-
-    def add(self, other: "_Block") -> None:
-        for name in ("rows", "weight", "weight_squared", "absolute", "squared", "fourth"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.relative += other.relative
-        self.relative_weight += other.relative_weight
-        for pair, weight in other.confusion.items():
-            self.count(pair, weight)
-
-    def count(self, pair: tuple[str, str], weight: float) -> None:
-        left = self.confusion.get(pair, 0.0) + weight
-        if abs(left) < WEIGHT_MIN:
-            self.confusion.pop(pair, None)  # a pair of which no row is left names no class
-        else:
-            self.confusion[pair] = left
+ERROR_MAX: Final = 1e70  # beyond it squares of errors are no longer numbers
+#: More scores a row than this are not kept.
+SCORES_MAX: Final = 20
+WINDOW_ROWS_MAX: Final = 1_000_000
 
 
 class Quality:
-    """Realised metrics over the last `window_rows` labelled rows of one model version.
+    """Realised metrics over at most the last `window_rows` labelled rows of one model version, and
+    once there were so many over at least half of them.
 
-    Classification gives accuracy, precision, recall and f1 (of the class that sorts last when
-    there are two, the unweighted mean over classes when there are more); regression gives rmse,
-    mae and mape.
+    Classification: accuracy, precision, recall, f1 and specificity (of the positive class, which
+    is the last of two in order; unweighted means over classes, without specificity, when there are
+    more); with scores roc_auc and pr_auc, and with scores in [0, 1] log_loss, brier and
+    calibration_error. Regression: rmse, mae, mape, and pinball where `quantile` is given.
+
+    Parameters
+    ----------
+    classes
+        What columns of [rows, classes] scores stand for; of two the second is the positive class.
+        Without it the classes seen, in order, or 0, 1, 2, ...
+    error_max
+        Regression: a range for errors; larger ones count as this in the mae, which then has an
+        interval by betting.
+    quantile
+        Regression: the quantile in (0, 1) that the model predicts, for the pinball loss.
 
     >>> quality = Quality(task="classification")
-    >>> quality.update([("yes", "yes"), ("no", "yes"), ("no", "no"), ("yes", "yes")])
+    >>> quality.update(["yes", "no", "no", "yes"], ["yes", "yes", "no", "yes"])
     >>> quality.metrics()["accuracy"].value
     0.75
     """
 
-    def __init__(self, *, task: Task, window_rows: int = 5_000, blocks: int = 25) -> None:
+    def __init__(
+        self,
+        *,
+        task: Task,
+        window_rows: int = 5_000,
+        classes: Sequence[str] | None = None,
+        error_max: float | None = None,
+        quantile: float | None = None,
+    ) -> None:
+        if not 2 <= window_rows <= WINDOW_ROWS_MAX:
+            raise ValueError(f"a window of {window_rows} rows, not 2 to {WINDOW_ROWS_MAX:,}")
+        if error_max is not None and not 0.0 < error_max < ERROR_MAX:
+            raise ValueError(f"errors up to {error_max}")
+        if quantile is not None and not 0.0 < quantile < 1.0:
+            raise ValueError(f"the quantile {quantile} is not between 0 and 1")
         self.task: Task = task
-        self._block_rows = max(1, window_rows // blocks)
-        self._blocks_max = blocks + 1
-        self._blocks: deque[_Block] = deque([_Block()])
-        self._where: dict[int, _Block] = {}  # key of a row in the window -> its block
-        self._classes: set[str] = set()
         self.rows_total = 0
+        self.left_out = 0  # rows with a missing or impossible side
+        self._window = window_rows
+        self._step = window_rows // 2
+        self._error_max, self._quantile = error_max, quantile
+        self._given = None if classes is None else tuple(classes)
+        self._names = ClassNames(self._given or ())
+        kind = np.float64 if task == "regression" else np.int64
+        self._said: NDArray[Any] = np.zeros(window_rows, dtype=kind)
+        self._true: NDArray[Any] = np.zeros(window_rows, dtype=kind)
+        self._weight = np.zeros(window_rows)
+        self._score = np.full((window_rows, 1), np.nan)
+        self._key = np.zeros(window_rows, dtype=np.int64)
+        self._keyed = np.zeros(window_rows, dtype=np.bool_)
+        self._found: dict[str, Estimate] | None = None
 
     def update(
         self,
-        pairs: Sequence[tuple[Class | None, Class | None]],
+        predicted: Values,
+        truth: Values,
         *,
-        weight: float = 1.0,
-        keys: Iterable[int] | None = None,
+        score: NDArray[np.float64] | None = None,
+        weight: float | NDArray[np.float64] = 1.0,
+        keys: Sequence[int] | NDArray[np.int64] | None = None,
     ) -> None:
-        """Take (predicted, truth) pairs. Pairs with a missing or not finite side are passed by.
+        """Take rows: predictions and truths [rows], scores [rows] (of the positive class, or of the
+        predicted one, whichever it is) or [rows, classes], weights, and keys (64-bit, signed) that
+        let corrections find their rows again.
 
-        `keys` (64-bit, one for each pair) let corrections find their rows again.
+        Rows with a missing or not finite side, or a weight that is not positive, are left out and
+        counted. Raises ValueError for arrays of different lengths.
         """
-        named: Iterable[int | None] = [None] * len(pairs) if keys is None else keys
-        for (predicted, truth), key in zip(pairs, named, strict=True):
-            block = self._blocks[-1]
-            if not self._take(block, predicted, truth, weight):
-                continue
-            block.rows += 1
-            self.rows_total += 1
-            if key is not None:
-                block.keys.add(key)
-                self._where[key] = block
-            if block.rows >= self._block_rows:
-                self._begin_block()
+        said, true = self._sides(predicted), self._sides(truth)
+        rows = len(said)
+        weights = np.broadcast_to(np.asarray(weight, dtype=np.float64), (rows,))
+        scores = self._columns(score, rows)
+        named = np.zeros(rows, dtype=np.int64) if keys is None else np.asarray(keys, dtype=np.int64)
+        if len(true) != rows or len(named) != rows:
+            raise ValueError("predictions, truths, scores and keys of different lengths")
+        usable = self._usable(said, true) & (weights > 0.0) & (weights < np.inf)
+        taken = np.flatnonzero(usable)
+        self.left_out += rows - len(taken)
+        newest = taken[-self._window :]
+        end = self.rows_total + len(taken)
+        places = np.arange(end - len(newest), end) % self._window
+        self._said[places], self._true[places] = said[newest], true[newest]
+        self._weight[places], self._score[places] = weights[newest], scores[newest]
+        self._key[places], self._keyed[places] = named[newest], keys is not None
+        self.rows_total = end
+        self._found = None
 
     def correct(
         self,
@@ -110,271 +133,198 @@ class Quality:
         old_truth: Class,
         new_truth: Class,
         *,
-        weight: float = 1.0,
         key: int | None = None,
     ) -> bool:
-        """A label was wrong: take its row out again and put it in with the new truth.
+        """A label was wrong: its row counts with the new truth from now on, or no longer where
+        that is none. Score and weight are the row's own.
 
         False when the row of that key is not in the window, and nothing is changed. Without a key
-        the row is taken to be one of the newest.
+        it is the newest row with such a prediction and such a truth.
         """
-        block = self._blocks[-1] if key is None else self._where.get(key)
-        if block is None or not self._take(block, predicted, old_truth, -weight):
+        here = self._weight > 0.0
+        if key is not None:
+            here &= self._keyed & (self._key == key)
+        else:
+            here &= self._said == self._sides([predicted])[0]
+            here &= self._true == self._sides([old_truth])[0]
+        places = np.flatnonzero(here)
+        if not len(places):
             return False
-        if not self._take(block, predicted, new_truth, weight):
-            block.rows -= 1
+        ages = (self.rows_total - 1 - places) % self._window
+        place = places[ages.argmin()]
+        true = self._sides([new_truth])
+        if self._usable(self._said[[place]], true)[0]:
+            self._true[place] = true[0]
+        else:
+            self._weight[place] = 0.0
+        self._found = None
         return True
 
-    def _begin_block(self) -> None:
-        if len(self._blocks) == self._blocks_max:
-            gone = self._blocks.popleft()
-            for key in gone.keys:
-                if self._where[key] is gone:
-                    del self._where[key]
-        self._blocks.append(_Block())
-
-    def _take(
-        self, block: _Block, predicted: Class | None, truth: Class | None, weight: float
-    ) -> bool:
-        """Count one row, or take it out again; False when it is none that counts."""
+    def _sides(self, values: Values) -> NDArray[Any]:
+        """Codes of classes, or numbers."""
+        if not isinstance(values, np.ndarray):
+            column = np.empty(len(values), dtype=object)
+            column[:] = values
+            values = column
         if self.task == "classification":
-            if predicted is None or truth is None or predicted != predicted or truth != truth:
-                return False
-            block.count((self._name(truth), self._name(predicted)), weight)
-        elif not self._take_number(block, predicted, truth, weight):
-            return False
-        block.weight += weight
-        block.weight_squared += weight * abs(weight)
-        return True
+            return self._names.codes(values)
+        return np.asarray(numbers(values), dtype=np.float64)
 
-    def _take_number(
-        self, block: _Block, predicted: Class | None, truth: Class | None, weight: float
-    ) -> bool:
-        try:
-            said, true = float(predicted), float(truth)  # type: ignore[arg-type]
-        except (TypeError, ValueError, OverflowError):
-            return False
-        error = said - true
-        if not math.isfinite(error) or abs(error) > 1e70:
-            return False
-        block.absolute += weight * abs(error)
-        block.squared += weight * error**2
-        block.fourth += weight * error**4
-        if abs(true) > MAPE_TRUTH_MIN:
-            block.relative += weight * abs(error / true)
-            block.relative_weight += weight
-        return True
+    def _usable(self, said: NDArray[Any], true: NDArray[Any]) -> NDArray[np.bool_]:
+        if len(said) != len(true):
+            raise ValueError(f"{len(said)} predictions and {len(true)} truths")
+        if self.task == "classification":
+            return np.asarray((said != UNKNOWN) & (true != UNKNOWN))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(np.abs(said - true) <= ERROR_MAX)
 
-    def _name(self, value: Class) -> str:
-        name = class_name(value)
-        if name in self._classes:
-            return name
-        if len(self._classes) >= CLASSES_MAX:
-            return OTHER
-        self._classes.add(name)
-        return name
+    def _columns(self, score: NDArray[np.float64] | None, rows: int) -> NDArray[np.float64]:
+        """[rows, columns] as the ring has them; the ring takes the width of the first scores."""
+        if score is None or self.task == "regression" or not rows:
+            return np.full((rows, self._score.shape[1]), np.nan)
+        if len(score) != rows:
+            raise ValueError("predictions, truths, scores and keys of different lengths")
+        scores = np.asarray(score, dtype=np.float64).reshape(rows, -1)
+        width = scores.shape[1]
+        if width != self._score.shape[1]:
+            if not 0 < width <= SCORES_MAX or np.isfinite(self._score).any():
+                return np.full((rows, self._score.shape[1]), np.nan)
+            self._score = np.full((self._window, width), np.nan)
+        return scores
 
     @property
     def rows(self) -> int:
-        """Labelled rows in the window."""
-        return sum(block.rows for block in self._blocks)
+        """Labelled rows that the figures rest on."""
+        return int((self._weight[self._shown()] > 0.0).sum())
+
+    def _shown(self) -> NDArray[np.int64]:
+        """Places of the rows of the oldest epoch that the ring holds whole, oldest first."""
+        beyond = max(0, self.rows_total - self._window)
+        begin = -(-beyond // self._step) * self._step
+        return np.arange(begin, self.rows_total) % self._window
 
     def metrics(self) -> dict[str, Estimate]:
         """Metric name to estimate; empty while there is no labelled row."""
-        total = _Block()
-        for block in self._blocks:
-            total.add(block)
-        if total.rows <= 0 or total.weight <= 0.0:
+        if self._found is None:
+            rows = self._labelled()
+            if not len(rows):
+                self._found = {}
+            elif self.task == "regression":
+                self._found = regression(rows, error_max=self._error_max, quantile=self._quantile)
+            else:
+                self._found = of_table(rows, self._codes(rows)) | self._of_scores(rows)
+        return dict(self._found)
+
+    def metrics_by_class(self) -> dict[str, dict[str, Estimate]]:
+        """precision, recall and f1 of each class that occurs, at most `CLASSES_MAX` and one for all
+        others; empty for a regression.
+        """
+        rows = self._labelled()
+        if self.task == "regression" or not len(rows):
             return {}
-        if self.task == "classification":
-            return _classification(total)
-        return _regression(total)
+        names = self._names.names
+        return {names[code]: of_class(rows, code) for code in self._codes(rows)}
+
+    def _labelled(self) -> WeightedRows:
+        places = self._shown()
+        places = places[self._weight[places] > 0.0]
+        return WeightedRows(
+            said=self._said[places],
+            true=self._true[places],
+            score=self._score[places],
+            weight=self._weight[places],
+            tuned_rows=float(self._step),
+        )
+
+    def _codes(self, rows: WeightedRows) -> list[int]:
+        """The classes that occur, in order; of two the positive one last."""
+        names = self._names.names
+        present = [int(code) for code in np.union1d(rows.said, rows.true)]
+        order = self._given or in_order(names[code] for code in present)
+        places = {name: place for place, name in enumerate(order)}
+        return sorted(present, key=lambda code: places.get(names[code], len(places)))
+
+    def _of_scores(self, rows: WeightedRows) -> dict[str, Estimate]:
+        """What scores say, where it is known what they are of."""
+        classes, width = self._codes(rows), rows.score.shape[1]
+        if not np.isfinite(rows.score).any():
+            return {}
+        if width == 1:
+            return self._of_one_score(rows, classes)
+        names = self._names.names
+        seen = tuple(names[code] for code in classes)
+        for columns in (self._given, seen, tuple(map(str, range(width)))):
+            if columns is not None and len(columns) == width and set(seen) <= set(columns):
+                codes = [names.index(name) if name in names else UNKNOWN for name in columns]
+                if width == 2:
+                    rows = rows.with_score(rows.score[:, 1:])
+                    codes = codes[1:]
+                return of_scores(rows, [rows.true == code for code in codes])
+        return {}
+
+    def _of_one_score(self, rows: WeightedRows, classes: list[int]) -> dict[str, Estimate]:
+        """Of two classes it is the positive one's, unless it is never below one half, whatever is
+        predicted: then it is the predicted one's, and turned. Of more it is the predicted one's,
+        and says only how well it is calibrated.
+        """
+        score = rows.score[:, 0]
+        if len(classes) > 2:
+            rows = rows.where(np.isfinite(score) & (score >= 0.0) & (score <= 1.0))
+            right = rows.said == rows.true
+            error = calibration_error(rows, rows.score[:, 0], right) if len(rows) else None
+            return {} if error is None else {"calibration_error": error}
+        positive = classes[-1]
+        said = rows.said == positive
+        known = score[np.isfinite(score)]
+        if said.any() and not said.all() and known.min() >= 0.5 and known.max() <= 1.0:
+            rows = rows.with_score(np.where(said, score, 1.0 - score)[:, None])
+        return of_scores(rows, [rows.true == positive])
 
     def state(self) -> dict[str, Any]:
-        """Everything that matters, as JSON-able values."""
+        """Everything that matters; JSON values and arrays, of the rows in the window alone."""
+        places = np.arange(max(0, self.rows_total - self._window), self.rows_total) % self._window
         return {
             "task": self.task,
-            "classes": sorted(self._classes),
+            "window_rows": self._window,
+            "names": list(self._names.names),
+            "score_columns": self._score.shape[1],
             "rows_total": self.rows_total,
-            "blocks": [
-                {
-                    "rows": block.rows,
-                    "weight": block.weight,
-                    "weight_squared": block.weight_squared,
-                    "confusion": [[*pair, weight] for pair, weight in block.confusion.items()],
-                    "absolute": block.absolute,
-                    "squared": block.squared,
-                    "fourth": block.fourth,
-                    "relative": block.relative,
-                    "relative_weight": block.relative_weight,
-                    "keys": sorted(block.keys),
-                }
-                for block in self._blocks
-            ],
+            "left_out": self.left_out,
+            "said": self._said[places],
+            "true": self._true[places],
+            "weight": self._weight[places],
+            "score": self._score[places],
+            "key": self._key[places],
+            "keyed": self._keyed[places],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state()` left off."""
-        self.task = state["task"]
-        self._classes = set(state["classes"])
-        self.rows_total = int(state["rows_total"])
-        self._blocks.clear()
-        self._where.clear()
-        for saved in state["blocks"]:
-            confusion = {(truth, said): weight for truth, said, weight in saved["confusion"]}
-            keys = {int(key) for key in saved["keys"]}
-            block = _Block(**{**saved, "confusion": confusion, "keys": keys})
-            self._blocks.append(block)
-            self._where |= dict.fromkeys(keys, block)
-
-
-_TRUTH = {"true": "1", "false": "0"}
-
-
-def class_name(value: Class) -> str:
-    """One spelling for a class: JSON, CSV and clients each have their own for the same.
-
-    >>> {class_name(value) for value in (1, 1.0, True, "1", "1.0", "true", "True")}
-    {'1'}
-    >>> class_name("1.5"), class_name("yes")
-    ('1.5', 'yes')
-    """
-    if isinstance(value, str):
-        whole, point, rest = value.partition(".")
-        if point and rest and not rest.strip("0") and whole.removeprefix("-").isdigit():
-            return whole
-        return _TRUTH.get(value.lower(), value)
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def _classification(total: _Block) -> dict[str, Estimate]:
-    effective = _effective_rows(total)
-    right = sum(weight for (truth, said), weight in total.confusion.items() if truth == said)
-    metrics = {"accuracy": share_of(right, total.weight, effective, total.rows)}
-    classes = sorted({name for pair in total.confusion for name in pair})
-    if len(classes) == 2:
-        return metrics | _of_class(total, classes[-1])
-    if len(classes) > 2:
-        return metrics | _over_classes(total, classes)
-    return metrics
-
-
-@dataclass(frozen=True, slots=True)
-class _Tally:
-    """Of one class: rows found, rows said to be it, rows that are it, in rows they are worth."""
-
-    hit: float
-    said: float
-    true: float
-
-    @classmethod
-    def of(cls, cells: Mapping[tuple[str, str], float], name: str) -> "_Tally":
-        return cls(
-            hit=cells.get((name, name), 0.0),
-            said=sum(rows for (_, said), rows in cells.items() if said == name),
-            true=sum(rows for (truth, _), rows in cells.items() if truth == name),
-        )
-
-
-def _worth(total: _Block) -> dict[tuple[str, str], float]:
-    """The confusion table, from weights to the rows they are worth."""
-    scale = _effective_rows(total) / total.weight
-    return {pair: scale * weight for pair, weight in total.confusion.items()}
-
-
-def _of_class(total: _Block, name: str) -> dict[str, Estimate]:
-    tally = _Tally.of(_worth(total), name)
-    metrics = {}
-    if tally.said > 0:
-        metrics["precision"] = share_of(tally.hit, tally.said, tally.said, total.rows)
-    if tally.true > 0:
-        metrics["recall"] = share_of(tally.hit, tally.true, tally.true, total.rows)
-    # F1 = 2J / (1 + J) with J = hit / union, a plain share of the rows in the union; it rises
-    # with J, so that the limits of J give its own.
-    union = tally.said + tally.true - tally.hit
-    if union > 0:
-        share = share_of(tally.hit, union, union, total.rows)
-        value, lower, upper = (2 * j / (1 + j) for j in (share.value, share.lower, share.upper))
-        metrics["f1"] = Estimate(value=value, lower=lower, upper=upper, rows=total.rows)
-    return metrics
-
-
-def _over_classes(total: _Block, classes: Sequence[str]) -> dict[str, Estimate]:
-    """Means over classes. Their spread is the delta method's on the whole table, for an error
-    lowers the F1 of two classes at once.
-    """
-    cells = _worth(total)
-    tallies = {name: _Tally.of(cells, name) for name in classes}
-    metrics = {}
-    for metric in ("precision", "recall", "f1"):
-        parts = {name: _ratio(metric, tally) for name, tally in tallies.items()}
-        known = {name: part for name, part in parts.items() if part[1] > 0}
-        if not known:
-            continue
-        value = sum(part / whole for part, whole in known.values()) / len(known)
-        slopes = {
-            pair: sum(_slope(metric, pair, name, *known[name]) for name in {*pair} & known.keys())
-            / len(known)
-            for pair in cells
-        }
-        mean = sum(rows * slopes[pair] for pair, rows in cells.items())
-        squares = sum(rows * slopes[pair] ** 2 for pair, rows in cells.items())
-        spread = squares - mean**2 / sum(cells.values())
-        least = sum(smooth_variance(*part) for part in known.values()) / len(known) ** 2
-        half = Z95 * math.sqrt(max(spread, least))
-        metrics[metric] = Estimate(
-            value=value,
-            lower=max(0.0, value - half),
-            upper=min(1.0, value + half),
-            rows=total.rows,
-        )
-    return metrics
-
-
-def _ratio(metric: str, tally: _Tally) -> tuple[float, float]:
-    if metric == "precision":
-        return tally.hit, tally.said
-    if metric == "recall":
-        return tally.hit, tally.true
-    return 2 * tally.hit, tally.said + tally.true
-
-
-def _slope(metric: str, pair: tuple[str, str], name: str, part: float, whole: float) -> float:
-    """By how much one more row in a cell of the table moves the metric of a class."""
-    truth, said = pair
-    hit, is_said, is_true = truth == said, said == name, truth == name
-    if metric == "precision":
-        more, wider = float(hit), float(is_said)
-    elif metric == "recall":
-        more, wider = float(hit), float(is_true)
-    else:
-        more, wider = 2.0 * hit, float(is_said) + float(is_true)
-    return more / whole - wider * part / whole**2
-
-
-def _regression(total: _Block) -> dict[str, Estimate]:
-    effective = _effective_rows(total)
-    mae, mse = total.absolute / total.weight, total.squared / total.weight
-    fourth = total.fourth / total.weight
-    rmse = math.sqrt(max(mse, 0.0))
-    error_of_mse = math.sqrt(max(fourth - mse**2, 0.0) / effective)
-    half_rmse = Z95 * error_of_mse / (2 * rmse) if rmse > 0 else 0.0
-    half_mae = Z95 * math.sqrt(max(mse - mae**2, 0.0) / effective)
-    metrics = {
-        "rmse": around(rmse, half_rmse, total.rows),
-        "mae": around(mae, half_mae, total.rows),
-    }
-    if total.relative_weight > 0:
-        # No interval worth the name: the ratio's spread depends on the smallest truths.
-        mape = total.relative / total.relative_weight
-        metrics["mape"] = Estimate(value=mape, lower=math.nan, upper=math.nan, rows=total.rows)
-    return metrics
-
-
-def _effective_rows(total: _Block) -> float:
-    """Kish's effective sample size: what weighted rows are worth."""
-    return max(total.weight**2 / total.weight_squared, 1.0) if total.weight_squared > 0 else 1.0
+        """Continue where `state()` left off. Raises ValueError for a state that does not fit."""
+        try:
+            if (state["task"], int(state["window_rows"])) != (self.task, self._window):
+                raise ValueError("a state of another task or window")
+            names, total = ClassNames(map(str, state["names"])), int(state["rows_total"])
+            left_out = int(state["left_out"])
+            places = np.arange(max(0, total - self._window), total) % self._window
+            columns = int(state["score_columns"])
+            score = np.asarray(state["score"], dtype=np.float64).reshape(len(places), columns)
+            parts = {
+                name: np.asarray(state[name]) for name in ("said", "true", "weight", "key", "keyed")
+            }
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError(f"not a state of quality: {error!r}") from error
+        if any(part.shape != (len(places),) for part in parts.values()):
+            raise ValueError("rows of different numbers")
+        if not 0 < columns <= SCORES_MAX:
+            raise ValueError(f"{columns} scores a row")
+        if self.task == "classification" and len(places):
+            codes = np.concatenate([parts["said"], parts["true"]])
+            if codes.min() < 0 or codes.max() >= len(names):
+                raise ValueError("a class without a name")
+        self.rows_total, self.left_out, self._names = total, left_out, names
+        self._score = np.full((self._window, columns), np.nan)
+        self._weight[:] = 0.0
+        self._said[places], self._true[places] = parts["said"], parts["true"]
+        self._weight[places], self._score[places] = parts["weight"], score
+        self._key[places], self._keyed[places] = parts["key"], parts["keyed"]
+        self._found = None

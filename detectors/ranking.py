@@ -56,3 +56,19 @@ def mixed_average_precision(positive: Floats, negative: Floats) -> Floats:
         log_term = np.where(d > 0.0, (a - d / g) / g * np.log1p(rows / d), 0.0)
         area = np.where(hits > 0.0, hits / g + log_term, 0.0).sum(axis=-1)
         return np.asarray(area / hits.sum(axis=-1))
+
+
+def average_precision_slopes(positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
+    """By how much one more positive, or one more negative, in each group moves the average
+    precision; one-dimensional.
+    """
+    hits, total = positive[::-1], float(positive.sum())
+    said = (positive + negative)[::-1].cumsum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(said > 0.0, hits.cumsum() / said, 0.0)
+        each = np.where(said > 0.0, hits / said, 0.0)
+    # A row changes the precision at its own score and at all lower ones.
+    gained = (each * (1.0 - precision))[::-1].cumsum()[::-1]
+    lost = (each * precision)[::-1].cumsum()[::-1]
+    mean = float(hits @ precision) / total
+    return ((precision - mean + gained) / total)[::-1], (-lost / total)[::-1]

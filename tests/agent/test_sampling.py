@@ -241,9 +241,8 @@ def test_accuracy_is_right_though_the_wrong_are_kept_more_often() -> None:
     weighted = Quality(task="classification", window_rows=100_000)
     naive = Quality(task="classification", window_rows=100_000)
     for request, inference in world.kept:
-        pairs = list(zip(request.said, request.truth, strict=True))
-        weighted.update(pairs, weight=inference.weight)
-        naive.update(pairs)
+        weighted.update(request.said, request.truth, weight=inference.weight)
+        naive.update(request.said, request.truth)
     wanted = accuracy_share(requests)
     estimate = weighted.metrics()["accuracy"]
     assert abs(estimate.value - wanted) < 0.02
