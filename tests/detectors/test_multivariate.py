@@ -58,6 +58,22 @@ def test_independent_columns_have_nothing_to_project_on() -> None:
         assert fit_projection(correlated(2_000, rho=0.0, columns=40, seed=seed)) is None
 
 
+@pytest.mark.parametrize(("rows", "kept"), [(1_500, 0), (12_000, 2)])
+def test_a_component_is_kept_if_unseen_rows_have_its_variance(rows: int, kept: int) -> None:
+    # fitted to too few rows, the relation of f0 and f1 takes on noise of the other columns
+    seen, unseen = (correlated(n, rho=0.6, columns=100, seed=n) for n in (rows, 40_000))
+    projection = fit_projection(seen)
+    assert projection is not None
+    components = [i for i, name in enumerate(projection.outputs) if name.startswith("pc")]
+    assert len(components) == kept
+    for i in components:
+        before, after = (
+            projection.apply([table[name] for name in projection.inputs])[i].var()
+            for table in (seen, unseen)
+        )
+        assert after == pytest.approx(before, rel=0.1)
+
+
 def test_with_fewer_rows_than_columns_nothing_is_made_up() -> None:
     assert fit_projection(correlated(300, rho=0.0, columns=400)) is None
 
