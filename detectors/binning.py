@@ -36,7 +36,7 @@ from detectors.sorted_counts import QUICK, SortedCounts
 
 __all__ = [
     "BINS", "CELLS", "HOUR_S", "MISSING", "OUTSIDE", "WIDTH", "Binner", "Bins", "CategoryBins",
-    "Counts", "NumericBins", "count_sorted", "fit_numeric", "hours_of", "numeric_counts", "widened",
+    "Counts", "NumericBins", "count_sorted", "fit_numeric", "numeric_counts", "parts_of", "widened",
 ]  # fmt: skip
 
 Counts = NDArray[np.int64]
@@ -89,9 +89,9 @@ class Binner:
         """Count columns of `rows` rows: [features, 18]; a feature whose column is absent has all
         counts 0.
 
-        `times` [rows], Unix seconds, say which hour's edges a row of a seasonal feature is counted
-        with; without a finite time it is not counted there: edges of another hour would call the
-        season a drift.
+        `times` [rows], Unix seconds, say which edges a row of a seasonal feature is counted with;
+        without a finite time it is not counted there: edges of another hour would call the season
+        a drift.
         """
         counts = np.zeros((len(self.names), WIDTH), dtype=np.int64)
         if not rows:
@@ -188,50 +188,52 @@ def count_sorted(values: Column, bins: NumericBins) -> Counts:
 
 
 class Seasonal:
-    """Counts features whose edges differ from hour to hour: the rows of each hour with a binner of
-    its own, made when the hour first comes. Usually a tick lies in one hour.
+    """Counts features whose edges differ with the hour: the rows of each part of a cycle with a
+    binner of its own, made when that part first comes. Usually a tick lies in one part.
     """
 
     def __init__(self, features: Sequence[tuple[int, str, NumericBins]]) -> None:
         self.cycles = sorted({len(bins.phases) for _, _, bins in features})
         self._features = {
-            cycle: [(i, name, bins) for i, name, bins in features if len(bins.phases) == cycle]
-            for cycle in self.cycles
+            parts: [(i, name, bins) for i, name, bins in features if len(bins.phases) == parts]
+            for parts in self.cycles
         }
-        self._binners: dict[tuple[int, int], Binner] = {}  # at most 24 + 168
+        self._binners: dict[tuple[int, int], Binner] = {}  # one per part at most
 
     def count(self, columns: Mapping[str, Column], times: Floats, counts: Counts) -> None:
         """Add the counts of the seasonal features to `counts` [features, 18]."""
         known = np.isfinite(times)
-        for cycle, features in self._features.items():
+        for parts, features in self._features.items():
             held = {name: columns[name] for _, name, _ in features if name in columns}
-            hours = hours_of(times, cycle)
-            for hour in np.unique(hours[known]).tolist():
-                rows = known & (hours == hour)
+            places = parts_of(times, parts)
+            for place in np.unique(places[known]).tolist():
+                rows = known & (places == place)
                 part = held
                 if not rows.all():
                     part = {name: column[rows] for name, column in held.items()}
-                binner = self._binner(cycle, hour)
+                binner = self._binner(parts, place)
                 found = binner.count(part, int(np.count_nonzero(rows)))
                 counts[[i for i, _, _ in features]] += found
 
-    def _binner(self, cycle: int, hour: int) -> Binner:
-        key = (cycle, hour)
+    def _binner(self, parts: int, place: int) -> Binner:
+        key = (parts, place)
         if key not in self._binners:
-            features = self._features[cycle]
-            self._binners[key] = Binner([(name, bins.phases[hour]) for _, name, bins in features])
+            features = self._features[parts]
+            self._binners[key] = Binner([(name, bins.phases[place]) for _, name, bins in features])
         return self._binners[key]
 
 
-def hours_of(times: Floats, cycle: int) -> NDArray[np.int64]:
-    """Give the hour of a day (`cycle` 24) or week (168) of each Unix time; any for no finite time.
+def parts_of(times: Floats, parts: int) -> NDArray[np.int64]:
+    """Give the part of its day (of 24 or 96) or week (of 168 or 672) that each Unix time is in; any
+    for no finite time.
 
-    >>> hours_of(np.array([0.0, 3_600.0, 90_000.0]), 24).tolist()
+    >>> parts_of(np.array([0.0, 3_600.0, 90_000.0]), 24).tolist()
     [0, 1, 1]
     """
+    period_s = 24 * HOUR_S if parts in (24, 96) else 168 * HOUR_S
     finite = np.where(np.isfinite(times), times, 0.0)
-    hours: NDArray[np.int64] = np.mod(np.floor(finite / HOUR_S), cycle).astype(np.int64)
-    return hours
+    places: NDArray[np.int64] = np.mod(np.floor(finite / period_s * parts), parts).astype(np.int64)
+    return places
 
 
 class _Categories:

@@ -39,9 +39,10 @@ class NumericBins:
 
     `lines` are the grid lines of the edges (empty: no grid, sort instead); cell of x = floor(x *
     scale + offset). `low` > `high` means that no value is inside (a column that was all missing).
-    `phases` are the bins of each hour of a cycle, 24 of a day or 168 of a week that begins on
-    Thursday like Unix time, UTC; empty for a feature without seasons. Rows are then counted with
-    the edges of their own hour, and these edges are those of all hours together, for people.
+    `phases` are the bins of each part of a cycle, whole hours or quarters of a day (24, 96) or of a
+    week (168, 672; it begins on Thursday, like Unix time, UTC); empty for a feature without
+    seasons. Rows are then counted with the edges of their own part, and these edges are those of
+    all parts together, for people.
     """
 
     edges: tuple[float, ...]

@@ -68,7 +68,7 @@ class FeatureProfile:
 
     @property
     def phases(self) -> tuple[NumericBins, ...]:
-        """Bins of each hour of a day (24) or week (168); empty without seasons."""
+        """Bins of each part of a day (24 or 96) or week (168 or 672); empty without seasons."""
         return self.bins.phases if isinstance(self.bins, NumericBins) else ()
 
     @property
@@ -119,9 +119,9 @@ class FeatureProfile:
             limits = self.limits()
             for b in range(len(limits) - 1):
                 names[b] = f"{limits[b]:.6g}..{limits[b + 1]:.6g}"
-            if self.bins.phases:  # the limits of a bin differ from hour to hour
+            if self.bins.phases:  # the limits of a bin differ from part to part
                 used = len(self.bins.edges) + 1
-                names[:used] = [f"{b + 1}/{used} of its hour" for b in range(used)]
+                names[:used] = [f"{b + 1}/{used} of its time" for b in range(used)]
             if self.kind == "boolean" and len(self.bins.edges) == 1:
                 names[:2] = ["false", "true"]
         else:

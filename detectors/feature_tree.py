@@ -13,7 +13,8 @@ from detectors.bins import BINS, WIDTH, Bins, CategoryBins, NumericBins
 from detectors.feature_profile import FeatureKind, FeatureProfile, Keys, ValueType
 from detectors.sketch import Points
 
-HOURS_OF_CYCLE: Final = (0, 24, 168)
+#: Whole hours or quarters of a day or week; none.
+PARTS: Final = (0, 24, 96, 168, 672)
 
 
 def feature_tree(feature: FeatureProfile) -> dict[str, Any]:
@@ -111,8 +112,8 @@ def _numeric_from(tree: Mapping[str, Any]) -> NumericBins:
     ):
         raise ValueError(f"edges must rise and be at most {BINS - 1}, each with its grid line")
     phases = tuple(_numeric_from(phase) for phase in tree.get("phases", ()))
-    if len(phases) not in HOURS_OF_CYCLE:
-        raise ValueError(f"{len(phases)} phases: they are the hours of a day or of a week")
+    if len(phases) not in PARTS:
+        raise ValueError(f"{len(phases)} phases: they are hours or quarters of a day or week")
     if any(phase.phases or len(phase.edges) != len(edges) for phase in phases):
         raise ValueError("every phase has as many edges as all together, and no phases")
     return NumericBins(

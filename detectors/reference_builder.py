@@ -33,7 +33,7 @@ from detectors.reference import (
     Task,
 )
 from detectors.roles import Roles
-from detectors.seasonality import CYCLES, Season, with_range
+from detectors.seasonality import PARTS, Season, with_range
 from detectors.segment_rows import SegmentRows, final_places, most_frequent
 
 HELD_ROWS_MAX: Final = 16_384
@@ -249,15 +249,15 @@ class ReferenceBuilder:
         else:
             bins = [(p.name, opened(p.bins)) for p in self._like.profiles()]
         self._counted = self._counting(bins)
-        for cycle in CYCLES.values():
+        for parts in PARTS:
             seasonal = [
                 (name, replace(own, phases=season.phases))
                 for name, own in bins
                 for season in self._seasons.get(name, ())
-                if len(season.phases) == cycle and isinstance(own, NumericBins)
+                if len(season.phases) == parts and isinstance(own, NumericBins)
             ]
             if seasonal and self._like is None:
-                self._seasonal[cycle] = self._counting(seasonal)
+                self._seasonal[parts] = self._counting(seasonal)
         if self._roles.segment is not None:
             like = None if self._like is None else self._like.segments
             found = most_frequent([c.segments for c in held if c.segments is not None])
@@ -331,7 +331,7 @@ class ReferenceBuilder:
             tolerance = significant(tolerance + season.margin(phi, profile.rows))
             shift = detectable_shift(tolerance, phi, profile.rows) * season.spread(bins)
             if shift < least:
-                least = shift
+                least = SEASON_GAIN * shift  # of a more detailed season more is asked
                 total[[MISSING, OUTSIDE]] = profile.counts[MISSING], profile.counts[OUTSIDE]
                 best = replace(
                     profile,

@@ -1,4 +1,4 @@
-"""Seasons: the edges of every hour of a day or week, so that an hour is compared with its own past.
+"""Seasons: edges for every hour of a day or week, so that an hour is compared with its own past.
 
 A feature that is high at noon and low at night wanders by itself; self-calibration then grants it
 that wander and is blind to smaller shifts. Binned with the edges of its own hour it wanders no
@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.binning import HOUR_S, hours_of
+from detectors.binning import HOUR_S, parts_of
 from detectors.bins import BINS, NumericBins, fit_edges, widened
 from detectors.calibration import TOLERANCE, WANDER_FACTOR, slack
 from detectors.columns import Table, as_table, guess_kind, numbers
@@ -25,7 +25,9 @@ from detectors.sketch import QuantileSketch, weighted_points
 
 Floats = NDArray[np.float64]
 
-DAY, WEEK = 24, 168
+DAY, WEEK, QUARTERS = 24, 168, 4
+#: How many parts a cycle may have been cut into, in the order in which they are tried.
+PARTS: Final = (DAY * QUARTERS, DAY, WEEK * QUARTERS, WEEK)
 CYCLES: Final[Mapping[str, int]] = {"day": DAY, "week": WEEK}
 #: An hour of fewer reference rows has edges shrunk towards those of all hours together.
 CELL_ROWS_MIN: Final = 300
@@ -43,7 +45,11 @@ _LEVEL_VALUES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Season:
-    """Bins of a feature for each hour of a cycle; `rows` of the hour that had fewest."""
+    """Bins of a feature for each part of a cycle; `rows` of the hour that had fewest.
+
+    A stepped season has one set of edges per hour; a smooth one four, between those of
+    neighbouring hours: within an hour that the level rises in, a tick of a minute is no drift.
+    """
 
     phases: tuple[NumericBins, ...]
     rows: float
@@ -104,7 +110,7 @@ class SeasonFitter:
         seen = times[known]
         first, last = self._range
         self._range = (min(first, float(seen.min())), max(last, float(seen.max())))
-        hours = hours_of(times, self._cycle)[known]
+        hours = parts_of(times, self._cycle)[known]
         order = np.argsort(hours, kind="stable")
         present, starts = np.unique(hours[order], return_index=True)
         for name, sketches in self._sketches.items():
@@ -123,8 +129,7 @@ class SeasonFitter:
         found = {}
         for name, sketches in (self._sketches or {}).items():
             cycles = [cycle for cycle in (DAY, WEEK) if self._fits(cycle)]
-            seasons = [self._season(sketches, cycle) for cycle in cycles]
-            kept = tuple(season for season in seasons if season is not None)
+            kept = tuple(season for c in cycles for season in self._seasons(sketches, c))
             if kept:
                 found[name] = kept
         return found
@@ -150,30 +155,45 @@ class SeasonFitter:
         wanted = self._wanted == "auto" or CYCLES[self._wanted] == cycle
         return wanted and cycle <= self._cycle and last - first >= CYCLES_MIN * cycle * HOUR_S
 
-    def _season(self, sketches: Sequence[QuantileSketch], cycle: int) -> Season | None:
-        if cycle < len(sketches):
-            cells = [weighted_points(sketches[hour::cycle]) for hour in range(cycle)]
-        else:
-            cells = [weighted_points([sketch]) for sketch in sketches]
+    def _seasons(self, sketches: Sequence[QuantileSketch], cycle: int) -> list[Season]:
+        """Give the smooth and the stepped season, none where edges cannot be told apart."""
+        cells = [weighted_points(sketches[hour::cycle]) for hour in range(cycle)]
         whole = weighted_points(sketches)
         rows = np.array([sum(cell.weights) for cell in cells])
         seen = rows[rows > 0]
         if not len(seen) or (cycle == WEEK and seen.min() < CELL_ROWS_MIN):
-            return None
+            return []
         shares = np.arange(1, BINS) / BINS
         pooled = whole.quantiles(shares)
-        phases = []
-        for cell, count in zip(cells, rows.tolist(), strict=True):
-            weight = min(count / CELL_ROWS_MIN, 1.0)
-            own = cell.quantiles(shares) if count else pooled
-            edges = pooled + (own - pooled) * weight
-            if not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
-                return None  # few different values: they are told apart one by one, not by rank
-            grid = cell if count >= CELL_ROWS_MIN else whole
-            phases.append(widened(fit_edges(edges, grid, (whole.values[0], whole.values[-1]))))
-        if any(len(phase.edges) != BINS - 1 for phase in phases):
-            return None
-        return Season(phases=tuple(phases), rows=max(float(seen.min()), CELL_ROWS_MIN))
+        own = np.array([cell.quantiles(shares) if cell.values else pooled for cell in cells])
+        edges = pooled + (own - pooled) * np.minimum(rows / CELL_ROWS_MIN, 1.0)[:, None]
+        if not np.isfinite(edges).all() or (np.diff(edges, axis=1) <= 0).any():
+            return []  # few different values: they are told apart one by one, not by rank
+        fewest = max(float(seen.min()), CELL_ROWS_MIN)
+        limits = (whole.values[0], whole.values[-1])
+        found = []
+        for steps in (_between(edges, rows), edges):
+            grids = [cells[hour * cycle // len(steps)] for hour in range(len(steps))]
+            phases = tuple(
+                widened(fit_edges(step, grid if len(grid.values) > BINS else whole, limits))
+                for step, grid in zip(steps, grids, strict=True)
+            )
+            found.append(Season(phases=phases, rows=fewest))
+        return found
+
+
+def _between(edges: Floats, rows: Floats) -> Floats:
+    """Give edges of quarters, [4 hours, 15]: a straight line from the middle of each hour to the
+    next. Hours without rows are no neighbours.
+    """
+    quarters = np.empty((len(edges), QUARTERS, edges.shape[1]))
+    for quarter in range(QUARTERS):
+        away = (quarter + 0.5) / QUARTERS - 0.5  # from the middle, in hours
+        step = 1 if away > 0 else -1
+        neighbour, known = np.roll(edges, -step, axis=0), np.roll(rows, -step) > 0
+        weight = np.where(known, abs(away), 0.0)[:, None]
+        quarters[:, quarter] = edges + (neighbour - edges) * weight
+    return quarters.reshape(-1, edges.shape[1])
 
 
 def _width(bins: NumericBins) -> float:

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 # A shift of one standard deviation is what a person sees in two histograms side by side.
 SHIFT_SEEN_MAX = 1.0
 NAMES_SHOWN_MAX = 12
-_SEASONS = {24: "hour of the day", 168: "hour of the week"}
+_SEASONS = dict.fromkeys((24, 96), "hour of the day")
+_SEASONS |= dict.fromkeys((168, 672), "hour of the week")
 
 
 def present(reference: "Reference", as_json: bool, *, heading: dict[str, object]) -> None:
