@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from detectors.columns import as_table
+from detectors.columns import Table, as_table
 from detectors.reference import ProfileError, Reference, Task
 from detectors.reference_builder import ReferenceBuilder
 from detectors.seasonality import SeasonFitter, unix_seconds
@@ -50,16 +51,7 @@ def build_reference(
     table = as_table(columns)
     if not table.columns and not table.vectors:
         raise ProfileError(f"reference: no column to build from (malformed: {table.malformed})")
-    rows: dict[str, Any] = {**table.columns, **table.vectors}
-    times = None
-    if timestamps is not None and table.rows:
-        at = np.asarray(timestamps)
-        if at.shape != (table.rows,):
-            raise ProfileError(f"timestamps: shape {at.shape}, expected ({table.rows},)")
-        order = np.argsort(at, kind="stable")
-        rows = {name: column[order] for name, column in rows.items()}
-        errors = None if errors is None else np.asarray(errors)[order]
-        times = unix_seconds(at[order])
+    rows, errors, times = _in_order(table, timestamps, errors)
     ignored = frozenset(ignored)
     seasons = None
     if times is not None and seasonality != "none":
@@ -83,3 +75,20 @@ def build_reference(
     )
     builder.update(rows, errors=errors, times=times)
     return builder.finish()
+
+
+def _in_order(
+    table: Table, timestamps: Any, errors: Any
+) -> tuple[dict[str, Any], Any, NDArray[np.float64] | None]:
+    """Give the columns, errors and Unix times of the rows in the order of time."""
+    rows: dict[str, Any] = {**table.columns, **table.vectors}
+    if timestamps is None or not table.rows:
+        return rows, errors, None
+    at = np.asarray(timestamps)
+    if at.shape != (table.rows,):
+        raise ProfileError(f"timestamps: shape {at.shape}, expected ({table.rows},)")
+    order = np.argsort(at, kind="stable")
+    if errors is not None and len(errors) == table.rows:
+        errors = np.asarray(errors)[order]
+    rows = {name: column[order] for name, column in rows.items()}
+    return rows, errors, unix_seconds(at[order])
