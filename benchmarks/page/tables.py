@@ -41,7 +41,7 @@ def fill(page: str, bench: Path) -> tuple[str, list[str], bool]:
             return found[0]
         try:
             lines = MAKERS.get(name, general)(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             notes.append(f"{name}: {path.name} cannot be read as a table ({error!r})")
             good = False
             return found[0]
