@@ -8,11 +8,13 @@ break is that a joined row is handed on exactly once.
 
 import json
 import math
-from collections import Counter
+import random
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any, Final
 
 from agent.label_database import Database, Tally
+from agent.label_delays import DelayWatch
 from agent.label_rows import ROW, Joined, joined_row
 from detectors.concept import ErrorRateDetector
 from detectors.reading import Change, Effect, Kind, Scope, State
@@ -33,6 +35,9 @@ COHORTS_SHOWN: Final = 100
 COHORTS_LEARNT: Final = 20
 STEPS_PER_OCTAVE: Final = 8
 RIPE_AT_ONCE_MAX: Final = 5_000
+# Delays between two looks; of more the newest are watched.
+FRESH_MAX: Final = 10_000
+BUDGET_TICK_S: Final = 60.0
 
 
 def delay_step(delay_s: float) -> int:
@@ -60,11 +65,20 @@ class Cohorts:
         self.maturity_s = self._cut_off()
         self.join_ratio: float | None = None
         self._watch = JoinWatch(json.loads(self._kept("join_watch") or "null"))
+        self._delay_watch = DelayWatch(json.loads(self._kept("delay_watch") or "null"))
+        # Delays since the last look, in the order in which labels came.
+        self._fresh: deque[float] = deque(maxlen=FRESH_MAX)
+        self._looked_at: float | None = None
 
     @property
     def join_state(self) -> State:
         """Whether rows still get their label in time as often as they did."""
         return self._watch.state
+
+    @property
+    def delay_state(self) -> State:
+        """Whether labels take as long as they did."""
+        return self._delay_watch.state
 
     def _cut_off(self) -> float:
         if self._given_s is not None:
@@ -124,6 +138,10 @@ class Cohorts:
             self._delays[step] = self._delays.get(step, 0.0) + count
         if tally.delays:
             self.maturity_s = self._cut_off()
+            # They were counted by size: mixed again, or a hundred in a row would be all alike.
+            fresh = [step / STEPS_PER_OCTAVE for step in tally.delays.elements()]
+            random.Random(len(fresh)).shuffle(fresh)  # noqa: S311 - the same every time
+            self._fresh.extend(fresh)
 
     def take_ripe(self, now: float) -> list[Joined]:
         """Joined rows that are mature by now, in the order in which they were predicted, at most
@@ -165,6 +183,7 @@ class Cohorts:
             changes += self._watch.take(made, min(in_time, made))
         if fresh:
             self._keep("join_watch", json.dumps(self._watch.saved()))
+        changes += self._look_at_delays(now)
         database.execute("UPDATE cohorts SET closed = 1 WHERE start <= ? AND closed = 0", (last,))
         oldest = math.floor((now - 1.25 * self._kept_s) / width_s)
         database.execute("DELETE FROM cohorts WHERE start < ?", (oldest,))
@@ -174,6 +193,18 @@ class Cohorts:
             " LIMIT -1 OFFSET ?)",
             (2 * COHORTS,),
         )
+        return changes
+
+    def _look_at_delays(self, now: float) -> list[Change]:
+        """Delays say nothing before cohorts were mature: the first ones are the short ones."""
+        elapsed_s = 0.0 if self._looked_at is None else max(now - self._looked_at, 0.0)
+        self._looked_at = now
+        delays = list(self._fresh)
+        self._fresh.clear()
+        if self._watch.state is State.INSUFFICIENT_DATA or not delays:
+            return []
+        changes = self._delay_watch.take(delays, min(elapsed_s / BUDGET_TICK_S, 1.0))
+        self._keep("delay_watch", json.dumps(self._delay_watch.saved()))
         return changes
 
     def _kept(self, name: str) -> str | None:

@@ -19,6 +19,7 @@ from agent.labels import Joined, Label, LabelStore
 from agent.monitor import Tick
 from agent.sampling import Strategies, edge_keeps
 from detectors import Reading, Reference, build_reference
+from detectors.reading import Change, Kind, Scope, State
 
 
 class House:
@@ -76,10 +77,11 @@ def configured(**sections: Any) -> Config:
 def house(tmp_path: Path) -> Iterator[Callable[..., House]]:
     stores: list[LabelStore] = []
 
-    def build(reference: Reference | None = None, **sections: Any) -> House:
-        stores.append(
-            LabelStore(tmp_path / "labels.db", ttl_s=1e4, pending_s=100.0, rows_max=1_000)
-        )
+    def build(
+        reference: Reference | None = None, maturity_s: float = 0.0, **sections: Any
+    ) -> House:
+        limits: dict[str, Any] = {"ttl_s": 1e4, "pending_s": 100.0, "rows_max": 1_000}
+        stores.append(LabelStore(tmp_path / "labels.db", maturity_s=maturity_s, **limits))
         return House(stores[-1], configured(**sections), reference)
 
     yield build
@@ -105,6 +107,39 @@ def test_exchanges_become_ticks_and_labels_join_them(house: Build) -> None:
     assert it.intake.delays.sum_s == 20.0
     assert it.intake.take_labels(given) == {"unchanged": 2}
     assert it.intake.delays.sum_s == 20.0
+
+
+def test_labels_are_used_when_their_cohort_is_mature(house: Build) -> None:
+    it = house(maturity_s=500.0)
+    for number in range(10):
+        it.predict(f"r-{number}", [[1.0]], ["yes"], started_at=990.0 - number)
+    given = [Label(request_id=f"r-{number}", label="yes") for number in range(10)]
+    assert it.intake.take_labels(given) == {"joined": 10}
+    it.now = 1_485.0
+    it.intake.advance()
+    assert [row.id for row in it.joined] == ["r-9", "r-8", "r-7", "r-6", "r-5"]
+    it.now = 1_500.0
+    it.intake.advance()
+    assert [row.id for row in it.joined][5:] == ["r-4", "r-3", "r-2", "r-1", "r-0"]
+    assert sum(it.intake.delays.counts) == 10
+
+
+def test_rows_that_get_no_label_any_more_are_a_reading(
+    house: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = house()
+    for number in range(50):
+        it.predict(f"r-{number}", [[1.0]], ["yes"])
+    change = Change(
+        kind=Kind.DATA_QUALITY, scope=Scope.MODEL, subject="label_join", detector="bernoulli",
+        state=State.DRIFT, statistic=1.0, threshold=0.0, rows=5, explain="fewer",
+    )  # fmt: skip
+    monkeypatch.setattr(it.intake.labels, "look", lambda now: [change])
+    it.now += 61
+    it.intake.advance()
+    [reading] = [r for r in it.readings if r.subject == "label_join"]
+    assert (reading.version, reading.at) == ("v1", it.now)
+    assert reading in it.intake.monitor.findings
 
 
 def test_a_label_that_came_first_joins_when_the_tick_ends(house: Build) -> None:
