@@ -171,6 +171,11 @@ class DriftDetector:
         """Give what `effects` gives over the rows since each feature's evidence left its floor."""
         return self._described(self._watched.since)
 
+    @property
+    def counts_since(self) -> NDArray[np.int64]:
+        """Counts [features, 18] of the rows since each feature's evidence left its floor."""
+        return self._watched.since
+
     def _described(self, counts: NDArray[np.int64]) -> dict[str, dict[str, float | int | str]]:
         figures = {k: v.tolist() for k, v in self._watched.effects.figures(counts).items()}
         rows, states = counts.sum(axis=1).tolist(), self.states()

@@ -15,20 +15,22 @@ from numpy.typing import NDArray
 from detectors.batches import Batch, Labels, Rows
 from detectors.budget import TICKS_PER_MONTH, Budget
 from detectors.catalog import DETECTORS, KEPT, LABELLED
-from detectors.columns import Column, as_table, number_of
+from detectors.columns import Column, Table, as_table, number_of
+from detectors.consequences import Consequences
 from detectors.detector import Detector, Judge
 from detectors.drift import DriftDetector
 from detectors.following import Following
 from detectors.intervals import Estimate
 from detectors.outliers import Outliers
 from detectors.parts.drift import Drift
-from detectors.parts.estimation import Estimation
+from detectors.parts.estimation import Estimation, table_of
 from detectors.parts.fairness import Groups
 from detectors.parts.performance import Performance
 from detectors.parts.segments import Oddities
 from detectors.parts.truth import LabelProfile, LabelShare
 from detectors.reading import Moment, Reading, State
 from detectors.reference import ProfileError, Reference, Task
+from detectors.roles import highest
 from detectors.settings import Settings
 
 STATE_FORMAT: Final = 1
@@ -78,6 +80,7 @@ class Monitor:
         assert features is not None  # there is no monitor without features
         self._features = features
         self._following = Following()
+        self._consequences = Consequences(reference, table_of(reference))
         self.rows = 0
         self.labelled_rows = 0
         self._task: Task | None = reference.task
@@ -103,9 +106,10 @@ class Monitor:
         if not table.rows:
             return []
         self.rows += table.rows
-        derived = self.reference.derive(table)
+        derived = {**self.reference.derive(table), **self._highest(table)}
         seconds = _seconds(times, table.rows, at)
-        return self._run(
+        self._consequences.note(at, self.rows)
+        readings = self._run(
             Rows(
                 table=table,
                 derived=derived,
@@ -116,6 +120,7 @@ class Monitor:
                 type_changes=type_changes or {},
             )
         )
+        return self._consequences.told(readings, self._features, self.estimated())
 
     def update_labels(
         self,
@@ -168,6 +173,13 @@ class Monitor:
         )
         concept = self.concept_states().values()
         return self._following.update(readings, concept, rows=int(bets.sum()))
+
+    def _highest(self, table: Table) -> dict[str, Column]:
+        """Scores of all classes are held against the profile of the highest one."""
+        score = self.reference.score or self.reference.prediction
+        if score is None or score.name not in table.vectors:
+            return {}
+        return {score.name: highest(table.vectors[score.name])}
 
     def _run(self, batch: Batch) -> list[Reading]:
         return [reading for part in self.parts.values() for reading in part.update(batch)]
@@ -288,6 +300,7 @@ class Monitor:
             "labelled_rows": self.labelled_rows,
             "task": self._task,
             "following": self._following.state(),
+            "traffic": self._consequences.state(),
             "parts": {name: part.state() for name, part in self.parts.items()},
         }
 
@@ -318,6 +331,7 @@ class Monitor:
             monitor.labelled_rows = int(state["labelled_rows"])
             monitor._task = state["task"]
             monitor._following.restore(state["following"])
+            monitor._consequences.restore(state["traffic"])
             for name, part in monitor.parts.items():
                 if name in state["parts"]:  # a part that is new begins anew
                     part.restore(state["parts"][name])

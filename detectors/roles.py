@@ -48,7 +48,7 @@ class Roles:
         columns = {n: c for n, c in table.columns.items() if n not in self.ignored}
         vectors = {n: v for n, v in table.vectors.items() if n not in self.ignored}
         if self.score is not None and self.score in vectors:
-            columns[self.score] = _highest(vectors.pop(self.score))
+            columns[self.score] = highest(vectors.pop(self.score))
         if task == "classification" and self.label is not None and self.label in columns:
             columns[self.label] = class_names(columns[self.label])
         return replace(table, columns=columns, vectors=vectors)
@@ -70,8 +70,9 @@ class Roles:
         return None if column is None else numbers(column).astype(np.float64)
 
 
-def _highest(vectors: Column) -> Column:
+def highest(vectors: Column) -> Column:
+    """Give the highest score of each row, [rows], from [rows, classes]; NaN where there is none."""
     kept = np.where(np.isnan(vectors), -np.inf, vectors)
     best = kept.max(axis=1).astype(np.float64)
-    highest: Column = np.where(np.isneginf(best), np.nan, best)
-    return highest
+    known: Column = np.where(np.isneginf(best), np.nan, best)
+    return known

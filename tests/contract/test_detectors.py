@@ -134,12 +134,11 @@ def test_a_restart_changes_nothing(
     ticks = [(seed, 1.0 if seed >= 14 else 0.0) for seed in range(10, 22)]
     got = [r for s, x in ticks[:cut] for r in run(before, range(s, s + 1), shift=x, flip=0.3 * x)]
     snapshot = Snapshot(tmp_path / "snapshot.npz")
-    snapshot.save({"parts": {name: before.parts[name].state()}}, now=0.0)
+    snapshot.save(before.state(), now=0.0)
     loaded = snapshot.load()
     assert loaded is not None
-    after = only(reference, name)
-    after.rows, after.labelled_rows = before.rows, before.labelled_rows
-    after.parts[name].restore(loaded[0]["parts"][name])
+    after = Monitor.restore(reference, loaded[0], settings=SETTINGS)
+    after.parts = {name: after.parts[name]}
     got += [r for s, x in ticks[cut:] for r in run(after, range(s, s + 1), shift=x, flip=0.3 * x)]
     assert got == expected
 
