@@ -18,11 +18,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.binning import WIDTH, Binner
+from detectors.binning import WIDTH
 from detectors.calibration import REFERENCE_ERRORS
 from detectors.columns import Column, digest_of, key_of
 from detectors.explain import shown
 from detectors.latches import Latches
+from detectors.places import places
 from detectors.reading import Change, Kind, Scope, State
 from detectors.reference import FeatureProfile
 
@@ -56,7 +57,8 @@ class Constant:
         for j, profile in enumerate(self._profiles):
             self._gain[j] = _gains(profile)
         self._bins = np.array([max(int(p.live().sum()), 1) for p in self._profiles])
-        self._binners = [Binner([(p.name, p.bins)]) for p in self._profiles]
+        # a value that stays falls into other bins as hours pass: counts tell nothing of it
+        self._seasonal = np.array([bool(p.phases) for p in self._profiles], dtype=bool)
         self._log_r = np.full(d, -np.inf)
         self._rows = np.zeros(d, dtype=np.int64)  # of the run, 0: none
         self._value = [_MISSING] * d  # digest of the run's value
@@ -77,7 +79,7 @@ class Constant:
             return []
         which: Iterable[int] = range(len(self._profiles))
         if counts is not None:
-            told = counts.max(axis=1, initial=0) < counts.sum(axis=1)
+            told = (counts.max(axis=1, initial=0) < counts.sum(axis=1)) & ~self._seasonal
             self._rows[told], self._log_r[told] = 0, -np.inf
             which = np.flatnonzero(~told).tolist()
         changes: list[Change] = []
@@ -115,8 +117,7 @@ class Constant:
         if value != self._value[j] or not self._rows[j]:
             self._rows[j], self._log_r[j] = 0, -np.inf
         self._value[j] = value
-        counted = self._binners[j].count({self._profiles[j].name: column[:1]}, 1)
-        bin_ = int(counted[0].argmax())
+        bin_ = int(places(column[:1], self._profiles[j].bins)[0])
         gift = self._unit * min(max(ticks, 0.0), 1.0) / self._bins[j]
         granted = math.log(gift) if gift > 0 else -math.inf
         grown = min(float(self._gain[j, bin_]) * rows, _LOG_STEP_MAX)

@@ -89,7 +89,7 @@ class Outliers:
 
     def __init__(self, reference: Reference) -> None:
         self._profiles = reference.features
-        self._binner = Binner([(profile.name, profile.bins) for profile in self._profiles])
+        self._binner: Binner | None = None  # made if nobody else counts
         d = max(len(self._profiles), 1)
         self._offset = math.log(d)  # Bonferroni
         self._needed = SCORE_MIN * _LN10 + self._offset  # of one feature, to make a row an outlier
@@ -125,6 +125,8 @@ class Outliers:
         if not table.rows:
             return 0
         if counts is None:
+            if self._binner is None:
+                self._binner = Binner([(profile.name, profile.bins) for profile in self._profiles])
             counts = self._binner.count(table.columns, table.rows)
         rare = (self._by_bin >= self._needed) & (counts > 0)
         numeric = np.array([tails is not None for tails in self._tails], dtype=bool)

@@ -340,3 +340,17 @@ def test_a_state_of_another_reference_is_refused() -> None:
 def test_a_senseless_budget_is_refused(budget: float) -> None:
     with pytest.raises(ValueError, match="above 0"):
         DataQuality(REFERENCE, false_alarms_per_month=budget)
+
+
+def test_a_stuck_seasonal_feature_is_found_though_its_bins_change_with_the_hour() -> None:
+    rng = np.random.default_rng(19)
+    times: NDArray[np.float64] = np.arange(40_000, dtype=np.float64) * 216.0  # 100 days
+    daily = 10 * np.sin(2 * np.pi * times / 86_400) + rng.normal(size=40_000)
+    seasonal = build_reference({"x": daily}, timestamps=times, ordered=True)
+    assert seasonal.features[0].phases
+    counter = Binner([(profile.name, profile.bins) for profile in seasonal.features])
+    stuck = {"x": np.full(400, 0.5)}
+    counts = counter.count(stuck, 400, times[:400])
+    assert counts.max() < 400  # the hours tell the same value apart
+    heard = watch(seasonal).update(as_table(stuck), counts=counts)
+    assert [(change.detector, change.subject) for change in heard] == [("constant", "x")]
