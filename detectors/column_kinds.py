@@ -24,9 +24,9 @@ def column_kinds(
         arrays = [table.columns[name] for table in tables if name in table.columns]
         kind = given.get(name) or _guessed([a for a in arrays if len(a)] or arrays)
         kinds[name] = "categorical" if kind == "text" and name in outputs else kind
+    plain = {name for table in tables if table.rows for name in table.columns}
     for table in tables:
-        for name in table.vectors:
-            kinds.setdefault(name, "vector")
+        kinds.update({name: "vector" for name in table.vectors if name not in plain})
     return kinds
 
 

@@ -277,6 +277,8 @@ class ReferenceBuilder:
         table = chunk.table
         derived = {} if self._derivation is None else self._derivation.derive(table)
         plain: dict[str, Column] = {}
+        for name in table.vectors.keys() & self._features.keys():
+            self.malformed[name] = "holds vectors in some rows; nothing of these was counted"
         for name, column in (*table.columns.items(), *derived.items()):
             seen = self._features.get(name)
             if seen is None:
