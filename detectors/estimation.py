@@ -35,6 +35,9 @@ __all__ = ["EstimationBuilder", "EstimationTable", "Estimator"]
 Task: TypeAlias = Literal["classification", "regression"]
 
 HELD_ROWS: Final = 16_384
+#: Bins while building: so many that those kept at the end are of equal size among all rows, also
+#: where the first ones were others than the rest.
+FINE_BINS: Final = 1_024
 ROWS_MIN: Final = 500
 CLASSES_MAX: Final = 20
 
@@ -42,9 +45,9 @@ CLASSES_MAX: Final = 20
 class EstimationBuilder:
     """Builds an `EstimationTable` from labelled reference rows, chunk by chunk.
 
-    The first `HELD_ROWS` rows are held to choose edges; then only sums are. `classes` names the
-    columns of [rows, classes] scores (of two, the positive class is the second); without it they
-    are the classes that the held rows show, in order, or 0, 1, 2, ...
+    The first `HELD_ROWS` rows are held to choose fine edges; then only sums are. `classes` names
+    the columns of [rows, classes] scores (of two, the positive class is the second); without it
+    they are the classes that the held rows show, in order, or 0, 1, 2, ...
 
     >>> rng = np.random.default_rng(7)
     >>> score = rng.random(5_000)
@@ -119,6 +122,7 @@ class EstimationBuilder:
         table = self._table
         if self._hopeless or table is None or table.rows < ROWS_MIN:
             return None
+        table = table.coarsened()
         if table.basis != "binary":
             return table
         names = self._names.names
@@ -144,14 +148,14 @@ class EstimationBuilder:
     def _empty(self, score: Floats, predicted: Floats, truth: Floats) -> EstimationTable | None:
         width = score.shape[1]
         if self.task == "regression":
-            part = BinTable.empty(score[:, 0], ERROR_COLUMNS)
+            part = BinTable.empty(score[:, 0], ERROR_COLUMNS, FINE_BINS)
             cap = error_cap(truth - predicted)
             return EstimationTable(basis="regression", classes=(), cap=cap, rows=0, tables=(part,))
         if width > 2:
             classes = self._columns(width)
             if classes is None:
                 return None
-            parts = tuple(BinTable.empty(column, CELLS) for column in score.T)
+            parts = tuple(BinTable.empty(column, CELLS, FINE_BINS) for column in score.T)
             return EstimationTable(basis="multiclass", classes=classes, rows=0, tables=parts)
         names = self._names.names
         basis: Basis = "binary" if len(names) <= 2 else "confidence"
@@ -169,7 +173,7 @@ class EstimationBuilder:
             classes=(),
             oriented=oriented,
             rows=0,
-            tables=(BinTable.empty(column, CELLS),),
+            tables=(BinTable.empty(column, CELLS, FINE_BINS),),
         )
 
     def _columns(self, width: int) -> tuple[str, ...] | None:
@@ -239,12 +243,12 @@ class Estimator:
         self.rows_total = 0
         self.left_out = 0  # rows without a usable score or prediction
         self._names = ClassNames(table.classes)
+        regression = table.basis == "regression"
+        self._chances = [] if regression else [*map(table.calibration, range(len(table.tables)))]
         self._block_rows = max(1, window_rows // blocks)
         self._blocks_max = blocks + 1
         bins = max(part.bins for part in table.tables)
-        self._shape = (
-            (bins, 1) if table.basis == "regression" else (len(table.tables), bins, 2, SUMS)
-        )
+        self._shape = (bins, 1) if regression else (len(table.tables), bins, 2, SUMS)
         self._blocks: deque[Floats] = deque([np.zeros(self._shape)], maxlen=blocks + 1)
         self._rows: deque[int] = deque([0], maxlen=blocks + 1)
 
@@ -321,7 +325,7 @@ class Estimator:
             return {}
         if self.table.basis == "regression":
             return expected_errors(self.table.tables[0], total[:, 0])
-        return expected_quality(self.table, total)
+        return expected_quality(self.table, total, self._chances)
 
     def state(self) -> dict[str, Any]:
         """Everything that matters; arrays and JSON values."""

@@ -70,15 +70,23 @@ class EstimationTable:
             return np.where(positive[:, None], score, 1.0 - score)
         return score
 
+    @property
+    def _counted(self) -> slice:
+        """The columns of a table that count a row once."""
+        return slice(0, 1) if self.basis == "regression" else slice(0, CELLS)
+
+    def coarsened(self) -> Self:
+        """With at most as many bins as are kept."""
+        return replace(self, tables=tuple(part.coarsened(self._counted) for part in self.tables))
+
     def merged(self, other: Self) -> Self:
         """Both references' rows; ValueError where they are about different things."""
         mine = (self.basis, self.classes, self.oriented, len(self.tables))
         theirs = (other.basis, other.classes, other.oriented, len(other.tables))
         if mine != theirs:
             raise ValueError(f"tables for {mine[:2]} and {theirs[:2]}")
-        counted = slice(0, 1) if self.basis == "regression" else slice(0, CELLS)
         pairs = zip(self.tables, other.tables, strict=True)
-        tables = tuple(one.merged(two, counted) for one, two in pairs)
+        tables = tuple(one.merged(two, self._counted) for one, two in pairs)
         cap = max(self.cap, other.cap)
         return replace(self, rows=self.rows + other.rows, cap=cap, tables=tables)
 

@@ -9,6 +9,7 @@ Sources: field formulas of confidence-based performance estimation; Hampel (1974
 """
 
 import math
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -34,18 +35,23 @@ def sums_of(table: BinTable, score: Floats, predicted: Booleans, bins: int) -> F
     """[bins, 2, SUMS] of rows by bin of the score and whether the class was predicted."""
     flat = table.places(score) * 2 + predicted
     bounded = np.clip(score, 0.0, 1.0)  # what is no probability has no losses, but may be 1e308
-    probability = np.clip(score, PROBABILITY_MIN, 1.0 - PROBABILITY_MIN)
-    columns = (None, bounded, bounded**2, np.log(probability), np.log1p(-probability))
+    log = np.log(np.maximum(bounded, PROBABILITY_MIN))
+    log_other = np.log(np.maximum(1.0 - bounded, PROBABILITY_MIN))
+    columns = (None, bounded, bounded * bounded, log, log_other)
     sums = [np.bincount(flat, column, minlength=2 * bins) for column in columns]
     return np.stack(sums, axis=-1).astype(np.float64).reshape(bins, 2, SUMS)
 
 
-def expected_quality(table: EstimationTable, total: Floats) -> dict[str, Estimate]:
-    """Metric name to estimate from a classifier's sums, [tables, bins, 2, SUMS]."""
+def expected_quality(
+    table: EstimationTable, total: Floats, chances: Sequence[Floats]
+) -> dict[str, Estimate]:
+    """Metric name to estimate from a classifier's sums, [tables, bins, 2, SUMS], and its
+    calibrations by table.
+    """
     cells = [total[i, : part.bins] for i, part in enumerate(table.tables)]
     if table.basis == "multiclass":
-        return _over_classes(table, cells)
-    chance = table.calibration()
+        return _over_classes(table, cells, chances)
+    [chance] = chances
     if table.basis == "confidence":
         figures = {"accuracy": _hits(cells[0], chance)}
     else:
@@ -59,7 +65,9 @@ def expected_quality(table: EstimationTable, total: Floats) -> dict[str, Estimat
     return found
 
 
-def _over_classes(table: EstimationTable, cells: list[Floats]) -> dict[str, Estimate]:
+def _over_classes(
+    table: EstimationTable, cells: Sequence[Floats], chances: Sequence[Floats]
+) -> dict[str, Estimate]:
     """Means over classes, sums for what adds up. Spreads are added as if classes moved together,
     which they do not quite: intervals are a little wide.
     """
@@ -68,8 +76,7 @@ def _over_classes(table: EstimationTable, cells: list[Floats]) -> dict[str, Esti
     spreads: dict[str, list[float]] = {}
     limits: dict[str, float] = {}
     variance = 0.0
-    for index, (part, cell) in enumerate(zip(table.tables, cells, strict=True)):
-        chance = table.calibration(index)
+    for part, cell, chance in zip(table.tables, cells, chances, strict=True):
         figures = _binary(cell, chance) | _losses(part, cell, chance, one_of_many=True)
         figures["accuracy"] = _hits(cell, chance, rows)
         variance += _spread(part, cell, chance, figures["accuracy"][1]) ** 2

@@ -43,9 +43,9 @@ class BinTable:
     sums: Floats
 
     @classmethod
-    def empty(cls, values: Floats, columns: int) -> Self:
+    def empty(cls, values: Floats, columns: int, bins: int = BINS) -> Self:
         """No rows yet, with the edges that these values ask for."""
-        edges = quantile_edges(values)
+        edges = quantile_edges(values, bins)
         sums = np.zeros((len(edges) + 1, columns))
         return cls(edges=edges, low=math.inf, high=-math.inf, sums=sums)
 
@@ -90,13 +90,20 @@ class BinTable:
         edges = np.union1d(self.edges, other.edges)
         pooled = self._below(edges) + other._below(edges)
         whole = self.sums.sum(axis=0, keepdims=True) + other.sums.sum(axis=0, keepdims=True)
-        if len(edges) > BINS - 1:
-            share = pooled[:, rows].sum(axis=1) / whole[0, rows].sum()
-            wanted = np.arange(1, BINS) / BINS
-            kept = np.unique(np.abs(share[:, None] - wanted).argmin(axis=0))
-            edges, pooled = edges[kept], pooled[kept]
         below = np.concatenate([np.zeros_like(whole), pooled, whole])
-        return replace(self, edges=edges, low=low, high=high, sums=np.diff(below, axis=0))
+        both = replace(self, edges=edges, low=low, high=high, sums=np.diff(below, axis=0))
+        return both.coarsened(rows)
+
+    def coarsened(self, rows: slice) -> Self:
+        """At most `BINS` bins of about equal size, made of whole bins; `rows` as in `merged`."""
+        if self.bins <= BINS or not self.sums.any():
+            return self
+        below = self.sums.cumsum(axis=0)
+        share = below[:, rows].sum(axis=1) / below[-1, rows].sum()
+        wanted = np.arange(1, BINS) / BINS
+        kept = np.unique(np.abs(share[:-1, None] - wanted).argmin(axis=0))
+        ends = np.concatenate([np.zeros((1, below.shape[1])), below[kept], below[-1:]])
+        return replace(self, edges=self.edges[kept], sums=np.diff(ends, axis=0))
 
     def _below(self, limits: Floats) -> Floats:
         """The sums at or below each limit, [limits, columns]."""
