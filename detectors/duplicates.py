@@ -58,6 +58,9 @@ def copies(columns: Sequence[Column], rows: int) -> int:
             bits = _bits(column[:rows])[alike]
             groups = (groups ^ bits) * _MIX
             groups ^= groups >> np.uint64(29)
+        ordered = np.sort(groups)
+        if not (ordered[1:] == ordered[:-1]).any():  # nearly always, and cheaper than finding who
+            return 0
         _, place, count = np.unique(groups, return_inverse=True, return_counts=True)
         twins = count[place] > 1
         alike, groups = alike[twins], groups[twins]
