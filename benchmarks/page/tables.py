@@ -173,6 +173,63 @@ def estimation(tree: Mapping[str, Any]) -> list[str]:
     return [*rows_of(head, rows), "", f"CPU: {'; '.join(speeds)}."]
 
 
+def concept(tree: Mapping[str, Any]) -> list[str]:
+    """False alarms and median delays by contender; what scores mean below."""
+    changes = list(tree["concept"][0]["delays"])
+    head = ["median delay, rows (missed)", "false alarms in a million rows", *changes]
+    rows = []
+    for one in tree["concept"]:
+        cells = [one["name"], figure(float(one["false_alarms"]) / one["rows"] * 1e6)]
+        for change in changes:
+            shown, missed = figure(one["delays"][change]), one["missed"][change]
+            cells.append(f"{shown} ({missed})" if missed and shown != "missed" else shown)
+        rows.append(cells)
+    scores = [
+        [name, figure(value if value < 1e9 else math.inf)]
+        for name, value in tree["calibration"].items()
+    ]
+    return [
+        *rows_of(head, rows),
+        "",
+        "What scores mean (`calibration`), budget one false alarm in a million rows:",
+        "",
+        *rows_of(["", "median delay, rows"], scores),
+    ]
+
+
+def real_rows(tree: Mapping[str, Any]) -> list[str]:
+    """Share of ticks with an alarm, and median delay, by stream and contender."""
+    figures = tree["figures"]
+    everybody = list(dict.fromkeys(one["who"] for one in figures))
+    lines: list[str] = []
+    for kind, total in tree["totals"].items():
+        mine = [one for one in figures if one["kind"] == kind]
+        rows = [
+            [stream, *(_alarms(mine, who, stream) for who in everybody)]
+            for stream in dict.fromkeys(one["stream"] for one in mine)
+        ]
+        lines += [f"Permuted {kind}:" if kind == "singly" else f"Permuted in {kind}:", ""]
+        lines += rows_of(["share of ticks with an alarm, delay", *everybody], rows)
+        lines += [
+            "",
+            f"Remora: an alarm on {total['alarm']:.3%} of {total['ticks']:,} ticks (at most "
+            f"{total['most']:.1%}).",
+            "",
+        ]
+    return lines[:-1]
+
+
+def _alarms(figures: Sequence[Mapping[str, Any]], who: str, stream: str) -> str:
+    """Write one cell; a delay beside many false alarms stands in brackets, for it says nothing."""
+    found = [one for one in figures if (one["who"], one["stream"]) == (who, stream)]
+    if not found:
+        return ""
+    share = sum(one["alarms"] for one in found) / max(sum(one["ticks"] for one in found), 1)
+    delays = sorted(math.inf if one["delay"] is None else float(one["delay"]) for one in found)
+    shown = figure(delays[(len(delays) - 1) // 2])
+    return f"{share:.1%} [{shown}]" if share > 0.1 else f"{share:.1%}, {shown}"
+
+
 def general(tree: Any) -> list[str]:
     """Anything else: tables where things are alike, lines where they are not."""
     if isinstance(tree, list) and tree and all(isinstance(one, Mapping) for one in tree):
@@ -222,4 +279,6 @@ MAKERS: Final[Mapping[str, Callable[[Any], list[str]]]] = {
     "delay": delay,
     "correlation": correlation,
     "estimation": estimation,
+    "concept": concept,
+    "real-rows": real_rows,
 }
