@@ -51,7 +51,7 @@ class Schema:
         ]
 
     def _missed(self, table: Table) -> list[Change]:
-        absent = self._place.keys() - table.columns.keys()
+        absent = self._place.keys() - table.columns.keys() - table.vectors.keys()
         self.absent_total += len(absent)
         changes = []
         changed = self._absent.step(absent, table.rows)
@@ -65,13 +65,14 @@ class Schema:
         return _bounded(changes, table.rows)
 
     def _surprises(self, table: Table) -> list[Change]:
-        unexpected = table.columns.keys() - self._known
+        names = (*table.columns, *table.vectors)
+        unexpected = set(names) - self._known
         self.unexpected_total += len(unexpected)
         if not unexpected and not self._unexpected:
             return []
         remembered = {name for name in unexpected if name in self._unexpected}
         room = UNEXPECTED_MAX - len(self._unexpected)
-        new = [name for name in table.columns if name in unexpected and name not in remembered]
+        new = [name for name in names if name in unexpected and name not in remembered]
         taken = remembered | set(new[: max(room, 0)])
         if len(new) > max(room, 0):
             taken.add(OTHERS)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors import Reference, ReferenceBuilder, build_reference, merge
+from detectors import Monitor, Reference, ReferenceBuilder, build_reference, merge
 from detectors.bins import BINS, MISSING, OUTSIDE
 from detectors.estimation import EstimationTable
 
@@ -154,6 +154,20 @@ def test_long_text_and_vectors_are_no_categories_and_never_malformed_silently() 
     bare.update({"review": reviews, "vector": rng.normal(size=(600, 8)), "x": np.arange(600.0)})
     assert bare.finish().feature_names == ("x",)
     assert set(bare.malformed) == {"review", "vector"}
+
+
+def test_text_and_vectors_that_come_as_before_are_news_to_nobody() -> None:
+    rng = np.random.default_rng(0)
+    words = np.array(["loan", "house", "because", "quickly", "seven", "blue"])
+
+    def rows(count: int) -> dict[str, np.ndarray]:
+        reviews = objects(*(" ".join(rng.choice(words, 12)) for _ in range(count)))
+        return {"review": reviews, "vector": rng.normal(size=(count, 8))}
+
+    monitor = Monitor(build_reference(rows(3_000)))
+    assert [reading for _ in range(5) for reading in monitor.update(rows(500))] == []
+    (reading,) = monitor.update({"review": rows(500)["review"]})
+    assert reading.explain == "column vector is missing; nothing of it was counted"
 
 
 def test_a_column_called_like_a_derived_one_stops_nothing() -> None:
