@@ -11,8 +11,11 @@ cosines (location, scale, skew, shape), of a category its share, and the share o
 For a mean the exponent is that of Bernstein's inequality for draws without replacement from the
 pooled rows (Hoeffding 1963; Bardenet and Maillard 2015), for a share that of the likelihood ratio
 of two proportions: bounds at any number of rows, also at the levels of 1e-9 asked for here, where
-the limits of large samples say nothing. Against a shift the location cosine needs about two thirds
-of the rows that Kolmogorov and Smirnov's statistic needs at the same level.
+the limits of large samples say nothing.
+
+Kolmogorov and Smirnov's statistic at the same level on the same bins finds a shift a little less
+often (.1 sigma in 100,000 rows, 5,000 of reference: .60 of the features, .68 here) and more
+variance hardly ever (x1.2 in 10,000 rows, 50,000 of reference: .01, .99 here).
 
 The one thing not to break: never compare at a level that no tick has paid for.
 """
