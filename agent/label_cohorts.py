@@ -24,6 +24,7 @@ DELAYS_MIN: Final = 200
 # Delays count half each time that so many have come: the cut-off follows when labels get slower.
 DELAYS_MAX: Final = 20_000
 SHARE: Final = 0.99
+SETTLED_AFTER: Final = 3.0
 # Labels that are here within a minute are no cohorts to wait for.
 MATURITY_MIN_S: Final = 60.0
 # Of the time that predictions wait: cohorts are never waited for until their rows are gone.
@@ -178,12 +179,13 @@ class Cohorts:
         rows = sum(cohort[1] for cohort in ripe)
         self.join_ratio = sum(cohort[2] for cohort in ripe) / rows if rows else None
         changes: list[Change] = []
-        fresh = [cohort for cohort in reversed(ripe) if not cohort[4] and cohort[1]]
+        settled = self._settled(now)
+        fresh = [c for c in reversed(ripe) if settled and not c[4] and c[1]]
         for _, made, _, in_time, _ in fresh:
             changes += self._watch.take(made, min(in_time, made))
         if fresh:
             self._keep("join_watch", json.dumps(self._watch.saved()))
-        changes += self._look_at_delays(now)
+        changes += self._look_at_delays(now, settled)
         database.execute("UPDATE cohorts SET closed = 1 WHERE start <= ? AND closed = 0", (last,))
         oldest = math.floor((now - 1.25 * self._kept_s) / width_s)
         database.execute("DELETE FROM cohorts WHERE start < ?", (oldest,))
@@ -195,13 +197,28 @@ class Cohorts:
         )
         return changes
 
-    def _look_at_delays(self, now: float) -> list[Change]:
-        """Delays say nothing before cohorts were mature: the first ones are the short ones."""
+    def _settled(self, now: float) -> bool:
+        """Whether predictions have been made for three times as long as labels take: the first
+        delays that are seen are the short ones.
+        """
+        if self._given_s is None and sum(self._delays.values()) < DELAYS_MIN:
+            return False
+        known = self._kept("first_at")
+        if known is None or float(known) > now:
+            [start] = self._database.execute("SELECT MIN(start) FROM cohorts").fetchone()
+            if start is None:
+                return False
+            known = str(min(start * self.width_s, now))
+            self._keep("first_at", known)
+        needed_s = min(SETTLED_AFTER * self.maturity_s, self._kept_s)
+        return now - float(known) >= needed_s
+
+    def _look_at_delays(self, now: float, settled: bool) -> list[Change]:
         elapsed_s = 0.0 if self._looked_at is None else max(now - self._looked_at, 0.0)
         self._looked_at = now
         delays = list(self._fresh)
         self._fresh.clear()
-        if self._watch.state is State.INSUFFICIENT_DATA or not delays:
+        if not delays or not settled:
             return []
         changes = self._delay_watch.take(delays, min(elapsed_s / BUDGET_TICK_S, 1.0))
         self._keep("delay_watch", json.dumps(self._delay_watch.saved()))

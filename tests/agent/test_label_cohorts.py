@@ -181,6 +181,35 @@ def test_rows_that_get_no_label_any_more_are_said_to() -> None:
     assert "without a label in time rose" in said[0].explain
 
 
+def test_labels_that_come_as_they_always_did_say_nothing_of_themselves(opened: Open) -> None:
+    """Sixty days, a file of labels four times a day; wrong answers are known first."""
+    store, rng = opened(ttl_s=40 * DAY_S, maturity_s=None), np.random.default_rng(7)
+    waiting: list[tuple[float, str, str]] = []
+    said, handed, made = [], [], 0
+    for hour in range(60 * 24):
+        now = hour * 3_600.0
+        remember(store, {f"r{made + n}": now + n for n in range(30)}, now + 60)
+        for n in range(30):
+            wrong = rng.random() < 0.1
+            days = rng.exponential(0.5 if wrong else 3.0)
+            waiting.append((now + days * DAY_S, f"r{made + n}", "no" if wrong else "yes"))
+        made += 30
+        if hour % 6 == 0:
+            come = sorted(entry for entry in waiting if entry[0] <= now)
+            waiting = [entry for entry in waiting if entry[0] > now]
+            given = [label(id, value) for _, id, value in come]
+            handed += [(now, row) for row in store.take(given, now + 61)[1]]
+        handed += [(now, row) for row in store.ripe(now + 62)]
+        said += store.look(now + 63)
+    assert said == []
+    assert store.cohorts.join_state is State.OK
+    assert 11 * DAY_S < store.cohorts.maturity_s < 16 * DAY_S
+    assert store.cohorts.join_ratio is not None
+    assert store.cohorts.join_ratio > 0.98
+    late = [row.label == "no" for at, row in handed if at > 20 * DAY_S]
+    assert np.mean(late) == pytest.approx(0.1, abs=0.01)
+
+
 def test_a_file_of_the_version_before_is_brought_along(opened: Open, tmp_path: Path) -> None:
     old = sqlite3.connect(tmp_path / "labels.db")
     before = SCHEMA.replace(",\n    told INTEGER NOT NULL DEFAULT 1\n", "\n")
