@@ -27,7 +27,7 @@ def merge(a: Reference, b: Reference) -> Reference:
     sketches: exact for features with at most 256 different values, else within a rank error of
     1/512 per part, which the evidence allows for. The calibration is the worse of the two parts. An
     empty part changes nothing. The result is not signed. Raises ProfileError if the parts have
-    different features, outputs, kinds or tasks.
+    different features, outputs, kinds, tasks or seasons.
     """
     if not a.rows or not b.rows:
         return a if a.rows else b
@@ -73,16 +73,6 @@ def dropped(a: Reference, b: Reference) -> list[str]:
     lost = []
     if not _same_derivation(a, b) and (a.derivation is not None or b.derivation is not None):
         lost.append("what is derived from several columns, text and vectors")
-    theirs = {p.name: p for p in b.profiles()}
-    seasonal = [
-        p.name
-        for p in a.profiles()
-        if p.name in theirs
-        and (p.phases or theirs[p.name].phases)
-        and not same_bins(p, theirs[p.name])
-    ]
-    if seasonal:
-        lost.append(f"the seasons of {', '.join(seasonal)}")
     if (a.segments is not None or b.segments is not None) and _merge_segments(a, b) is None:
         lost.append("segments")
     return lost

@@ -302,8 +302,9 @@ class ReferenceBuilder:
                 counted.add(columns, rows, chunk.times)
         if self._segments is not None and chunk.segments is not None and rows:
             self._segments.add(chunk.segments, columns, self._counted.binner, chunk.times)
-        watched = [chunk.table.columns[n] for n in self._columns if n in chunk.table.columns]
-        self._copies.update(watched, rows)
+        own = chunk.table.columns
+        plain = [own[name] for name in self._columns if name in own and name in self._features]
+        self._copies.update(plain, rows)
 
     def _profile(self, name: str, totals: Floats) -> FeatureProfile:
         seen = self._features[name]
