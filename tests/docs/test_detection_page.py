@@ -109,6 +109,26 @@ def test_every_table_has_its_place_and_every_place_its_table() -> None:
     assert set(MAKERS) <= set(TABLES)
 
 
+def test_the_peers_and_streams_are_named_with_the_versions_that_are_installed() -> None:
+    text = " ".join(page().split())
+    names = {"alibi-detect": "Alibi Detect", "nannyml": "NannyML", "evidently": "Evidently"}
+    pinned = [
+        re.findall(rf"^({path.stem}[a-z-]*)==([\d.]+)$", path.read_text(), re.M)
+        for path in sorted((ROOT / "benchmarks" / "peers").glob("*.txt"))
+    ]
+    pinned.append(
+        re.findall(r"^(river)==([\d.]+)", (ROOT / "requirements-dev.lock").read_text(), re.M)
+    )
+    assert len(pinned) >= 7
+    for [(package, version)] in pinned:
+        name = names.get(package, package)
+        assert re.search(rf"{re.escape(name)}(?:'s)?[ (]+{re.escape(version)}", text, re.I), package
+    sources = (ROOT / "benchmarks" / "peers" / "real_streams.py").read_text(encoding="utf-8")
+    streams = re.findall(r'^        name="(\w+)",$', sources, re.M)
+    assert len(streams) > 5
+    assert [name for name in streams if f"`{name}`" not in text] == []
+
+
 def test_a_table_is_filled_from_its_file_and_the_others_stay(tmp_path: Path) -> None:
     months = [
         {"reference": "known", "seed": wrong, "alarms": {"remora": wrong, "always": 1_000}}
