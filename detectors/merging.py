@@ -114,6 +114,13 @@ def _merge_feature(a: FeatureProfile, b: FeatureProfile) -> FeatureProfile:
         merged = _merge_categories(a, b)
     elif isinstance(a.bins, NumericBins) and a.bins == b.bins and kinds == {a.kind}:
         merged = replace(_numeric(a, b, a.bins), kind=a.kind)
+    elif a.phases or b.phases:
+        # In bins of all hours together the season would be a drift, and how far the feature wanders
+        # there was measured by nobody.
+        raise ProfileError(
+            f"feature {a.name!r} has seasons with other edges in the other reference: build the"
+            " parts with one layout (--like)"
+        )
     else:
         merged = replace(
             _numeric(a, b, None), kind="boolean" if kinds == {"boolean"} else "numeric"

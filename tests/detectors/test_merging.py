@@ -129,7 +129,7 @@ def test_seasons_with_other_edges_are_refused_and_with_the_same_ones_add() -> No
         for _ in range(2)
     ]
     assert all(part.features[0].phases for part in parts)
-    with pytest.raises(ProfileError, match="'load' has seasons .* --like"):
+    with pytest.raises(ProfileError, match="'load' has seasons"):
         merge(*parts)
     twice = merge(parts[0], parts[0]).features[0]
     assert twice.bins == parts[0].features[0].bins
