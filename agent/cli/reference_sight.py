@@ -134,6 +134,12 @@ def _features_sight(
             " rows, or rows over a longer time"
         )
     bare = [c for c in reference.columns if c not in {*reference.feature_names, *described}]
+    if reference.segments is not None:
+        counted = reference.segments.counts.sum(axis=(0, 2))
+        void = [p.name for p, rows in zip(reference.features, counted, strict=True) if not rows]
+        if void:
+            column = plain(reference.segments.column)
+            unseen.append(f"drift of {_listed(void)} within each {column}: seasons, or new bins")
     if bare:
         unseen.append(f"changes of {_listed(bare)}: text or vectors that nothing is derived from")
     return seen, unseen

@@ -1,5 +1,7 @@
 """Hours are compared with their own past: a cycle hides no shift, and is none itself."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -217,3 +219,21 @@ def test_dates_are_seconds_and_what_is_no_time_is_none() -> None:
     assert unix_seconds(dates)[0] == 3_600
     assert np.isnan(unix_seconds(dates)[1])
     assert np.isnan(unix_seconds(np.array(["soon"], dtype=object))).all()
+
+
+def fitted(days: int) -> int:
+    """The peak memory of looking for seasons in so many days, in bytes."""
+    rng = np.random.default_rng(0)
+    fitter = SeasonFitter()
+    tracemalloc.start()
+    for day in range(days):
+        columns, times = daily(day * DAY_H, DAY_H, rng, per_hour=400)
+        fitter.update(columns, times)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_looking_for_seasons_takes_no_memory_for_rows() -> None:
+    """A sketch grows by a level when rows double: four times the rows are two of some eight."""
+    assert fitted(200) < 1.6 * fitted(50)
