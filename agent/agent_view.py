@@ -81,6 +81,7 @@ class AgentView:
             "concept": watch.concept_status if watch else "insufficient_data",
             "quality": _quality(watch),
             "labels": dict(agent.intake.labels.outcomes),
+            "label_cohorts": agent.intake.labels.cohorts.as_json(),
             "rollout": controller.facts.rollout(),
             "run": controller.facts.run(),
             "decision": controller.facts.decision(),

@@ -71,6 +71,16 @@ class Cohorts:
         self._fresh: deque[float] = deque(maxlen=FRESH_MAX)
         self._looked_at: float | None = None
 
+    def as_json(self) -> dict[str, Any]:
+        """For the status: `label_cohorts`."""
+        return {
+            "maturity_s": self.maturity_s,
+            "waiting": self._database.counts.waiting,
+            "join_ratio": self.join_ratio,
+            "join_state": self.join_state.value,
+            "delay_state": self.delay_state.value,
+        }
+
     @property
     def join_state(self) -> State:
         """Whether rows still get their label in time as often as they did."""

@@ -210,6 +210,17 @@ def test_labels_that_come_as_they_always_did_say_nothing_of_themselves(opened: O
     assert np.mean(late) == pytest.approx(0.1, abs=0.01)
 
 
+def test_a_batch_of_labels_is_not_a_row_of_equal_delays(opened: Open) -> None:
+    store = opened(maturity_s=None)
+    made = {f"r{n}": NOW - 100.0 * n for n in range(400)}
+    remember(store, made)
+    store.take([label(id) for id in made], NOW)
+    fresh = list(store.cohorts._fresh)
+    assert len(fresh) == 400
+    assert abs(np.mean(fresh[:100]) - np.mean(fresh[-100:])) < 1.0
+    assert store.cohorts.as_json()["waiting"] == 0
+
+
 def test_a_file_of_the_version_before_is_brought_along(opened: Open, tmp_path: Path) -> None:
     old = sqlite3.connect(tmp_path / "labels.db")
     before = SCHEMA.replace(",\n    told INTEGER NOT NULL DEFAULT 1\n", "\n")
