@@ -103,6 +103,10 @@ class BatchBuilder:
         over = [key for key, tick in self._open.items() if now - tick.opened_at >= self.tick_s]
         return [self._close(*key, now) for key in over]
 
+    def is_open(self, version: str) -> bool:
+        """Whether rows of that version wait for their tick to end."""
+        return any(name == version for name, _ in self._open)
+
     def flush(self, now: float) -> list[Batch]:
         """All open ticks, as they are: at the end of a replay, or before a restart."""
         return [self._close(*key, now) for key in list(self._open)]

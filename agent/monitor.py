@@ -166,8 +166,12 @@ class ModelMonitor:
         return self._run(self._builder.add(inference, now))
 
     def advance(self, now: float) -> list[Tick]:
-        """The ticks whose time is over."""
-        return self._run(self._builder.due(now))
+        """The ticks whose time is over; a minute without a row is told to the stable version."""
+        ticks = self._run(self._builder.due(now))
+        watch = self._watches.get(self.stable)
+        if watch is not None and not ticks and not self._builder.is_open(self.stable):
+            self.findings.extend(watch.idle(now))
+        return ticks
 
     def flush(self, now: float) -> list[Tick]:
         """All open ticks as they are: before a restart, at the end of a replay."""

@@ -21,6 +21,8 @@ from detectors.settings import Settings
 
 # What the prediction is called among the columns of a reference that is learnt from traffic.
 PREDICTION = "prediction"
+# A minute without rows is a tick of silence.
+IDLE_TICK_S = 60.0
 
 
 class VersionWatch:
@@ -49,6 +51,7 @@ class VersionWatch:
         self._bins_before: dict[str, dict[str, int]] = {}
         self._scores_before: dict[str, dict[str, tuple[float, float]]] = {}
         self._odd_before = 0
+        self._idle_since: float | None = None
 
     @property
     def data(self) -> DriftDetector:
@@ -78,6 +81,7 @@ class VersionWatch:
         # then was chosen by hash at a rate that only earlier load had decided, so under "nothing
         # has changed" these rows are still drawn from the reference, and evidence bets on nothing
         # else. Weights would let a few rows at a low rate outvote all others.
+        self._idle_since = None
         rows = batch.uniform
         if not rows.any():
             return []
@@ -91,6 +95,15 @@ class VersionWatch:
             times=batch.at[rows],
             type_changes=batch.type_changes,
         )
+
+    def idle(self, now: float) -> list[Reading]:
+        """No row waits: once a minute that is a tick of silence."""
+        if self._idle_since is None or now < self._idle_since:
+            self._idle_since = now
+        if now - self._idle_since < IDLE_TICK_S:
+            return []
+        self._idle_since = now
+        return self.monitor.idle(ticks=1.0, at=now)
 
     def _columns(self, batch: Batch) -> dict[str, Column]:
         """Features, and what the model said under the names that the reference has for it."""

@@ -3,14 +3,14 @@
 Both are values: whoever makes one has cut it, and no detector looks further back or ahead.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.columns import Column, Table
+from detectors.columns import Column, Table, number_of
 from detectors.reading import Moment
 from detectors.reference import Task
 
@@ -70,3 +70,71 @@ class Labels:
 
 
 Batch: TypeAlias = Rows | Labels
+
+
+def labels_of(
+    predicted: Sequence[Any] | NDArray[Any],
+    truth: Sequence[Any] | NDArray[Any],
+    *,
+    score: Any,
+    weight: Any,
+    evidence: Any,
+    was: Sequence[Any] | None,
+    keys: Any,
+    groups: Mapping[str, Any],
+    task: Task | None,
+    ticks: float,
+) -> Labels:
+    """Put labelled rows in their form, whatever they came as; None stands for what is not known.
+
+    The task is judged by the predictions where it is None. Raises ValueError for lengths that
+    differ.
+    """
+    n = len(predicted)
+    said, true = _objects(predicted, n), _objects(truth, n)
+    before = _objects([None] * n if was is None else was, n)
+    # A correction is no new evidence, and a model that said nothing made no error.
+    bets = np.ones(n, bool) if evidence is None else np.asarray(evidence, bool).copy()
+    bets &= np.array([a is not None and b is not None for a, b in zip(said, true, strict=True)])
+    bets &= np.array([old is None for old in before])
+    return Labels(
+        predicted=said,
+        truth=true,
+        score=_scores(score, n),
+        weight=np.ones(n) if weight is None else np.asarray(weight, np.float64),
+        evidence=bets,
+        was=before,
+        keys=np.zeros(n, np.int64) if keys is None else np.asarray(keys, np.int64),
+        task=_guessed(said) if task is None else task,
+        ticks=ticks,
+        moment=Moment(row=0, at=None),
+        groups={name: _objects(of, n) for name, of in groups.items()},
+    )
+
+
+def _objects(values: Sequence[Any] | NDArray[Any], rows: int) -> NDArray[Any]:
+    """A column of anything as objects, None where missing."""
+    listed = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    if len(listed) != rows:
+        raise ValueError(f"{len(listed)} entries, not {rows}: one for each row")
+    column = np.empty(rows, dtype=object)
+    column[:] = [None if value is None or value != value else value for value in listed]
+    return column
+
+
+def _scores(score: Any, rows: int) -> NDArray[np.float64]:
+    if score is None:
+        return np.full(rows, np.nan)
+    scores = np.asarray(score)
+    if scores.dtype.kind not in "fiub":
+        scores = np.array([number_of(value) for value in scores.tolist()])
+    if len(scores) != rows:
+        raise ValueError(f"{len(scores)} scores, not {rows}: one for each row")
+    return scores.astype(np.float64)
+
+
+def _guessed(predicted: Column) -> Task:
+    """What a model does whose reference does not say: numbers are a regression's."""
+    known = [value for value in predicted.tolist() if value is not None]
+    number = bool(known) and isinstance(known[0], int | float) and not isinstance(known[0], bool)
+    return "regression" if number else "classification"

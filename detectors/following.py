@@ -1,57 +1,62 @@
-"""A label's share that moves because the concept moved is one event, and is said once.
+"""What follows from another finding is one event, and is said once.
 
 Where P(y given x) changes P(y) nearly always changes with it, and label drift beside concept drift
-tells nobody anything new. A reading of label drift therefore waits for the next `WAIT_ROWS`
-labelled rows; if a detector of concept drift speaks meanwhile, or did already and was not taken
-back, it waits until that is over. What is over before it was said is never said. The state of the
-label is shown all the same; only readings wait, never evidence.
+tells nobody anything new; no more does a projection that moved because a feature in it did. Such a
+reading waits a little; if what explains it stands by then, it waits until that is over. What is
+over before it was said is never said. States are shown all the same; only readings wait, never
+evidence.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from detectors.reading import Kind, Reading, State
+from detectors.reading import Reading, State
 
-#: Labelled rows that a reading waits to see whether a change of the concept explains it.
-WAIT_ROWS: Final = 2_000
-_STANDING: Final = frozenset({State.WARNING, State.DRIFT})
+#: Labelled rows that label drift waits to see whether a change of the concept explains it.
+LABEL_WAIT_ROWS: Final = 2_000
+#: States in which something is found.
+STANDING: Final = frozenset({State.WARNING, State.DRIFT})
 
 
 class Following:
-    """Holds readings of label drift back; all others pass."""
+    """Holds readings back that `concerns` picks, for `wait_rows` rows at least; others pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, concerns: Callable[[Reading], bool], *, wait_rows: int) -> None:
+        self._concerns, self._wait_rows = concerns, wait_rows
         self._held: dict[str, Reading] = {}  # by subject: what is not said yet
         self._waited: dict[str, int] = {}
         self._said: set[str] = set()
 
     def update(
-        self, readings: Sequence[Reading], concept: Iterable[State], *, rows: int
+        self, readings: Sequence[Reading], explained: Callable[[Reading], bool], *, rows: int
     ) -> list[Reading]:
-        """Take the readings of a tick of `rows` labelled rows; give those that are said now."""
+        """Take the readings of a batch of `rows` rows; give those that are said now.
+
+        `explained` says whether something that stands explains a reading that is held.
+        """
         passed = []
         for reading in readings:
-            if reading.kind is not Kind.LABEL_DRIFT:
+            if not self._concerns(reading):
                 passed.append(reading)
-            elif reading.state in _STANDING:
+            elif reading.state in STANDING:
                 if reading.subject in self._said:
                     passed.append(reading)
                     continue
                 self._held[reading.subject] = reading
-                self._waited.setdefault(reading.subject, 0)
+                self._waited.setdefault(reading.subject, -rows)  # those of this batch are no wait
             elif reading.subject in self._said:
                 self._said.discard(reading.subject)
                 passed.append(reading)
             else:
                 self._held.pop(reading.subject, None)
                 self._waited.pop(reading.subject, None)
-        explained = any(state in _STANDING for state in concept)
-        for subject in list(self._held):
-            self._waited[subject] = 0 if explained else self._waited[subject] + rows
-            if self._waited[subject] > WAIT_ROWS:
-                passed.append(self._held.pop(subject))
-                del self._waited[subject]
+        for subject, reading in list(self._held.items()):
+            waited = 0 if explained(reading) else self._waited[subject] + rows
+            self._waited[subject] = waited
+            if waited >= self._wait_rows and not explained(reading):
+                del self._held[subject], self._waited[subject]
                 self._said.add(subject)
+                passed.append(reading)
         return passed
 
     def state(self) -> dict[str, Any]:

@@ -7,33 +7,37 @@ in `remora replay` and in a notebook: this is the object that all three run.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.batches import Batch, Labels, Rows
+from detectors.batches import Batch, Rows, labels_of
 from detectors.budget import TICKS_PER_MONTH, Budget
 from detectors.catalog import DETECTORS, KEPT, LABELLED
-from detectors.columns import Column, Table, as_table, number_of
+from detectors.columns import Column, Table, as_table
 from detectors.consequences import Consequences
 from detectors.detector import Detector, Judge
 from detectors.drift import DriftDetector
-from detectors.following import Following
+from detectors.following import LABEL_WAIT_ROWS, STANDING, Following
 from detectors.intervals import Estimate
 from detectors.outliers import Outliers
+from detectors.parts.data_quality import Columns
 from detectors.parts.drift import Drift
 from detectors.parts.estimation import Estimation, table_of
 from detectors.parts.fairness import Groups
 from detectors.parts.performance import Performance
 from detectors.parts.segments import Oddities
 from detectors.parts.truth import LabelProfile, LabelShare
-from detectors.reading import Moment, Reading, State
+from detectors.reading import Kind, Moment, Reading, Scope, State
 from detectors.reference import ProfileError, Reference, Task
 from detectors.roles import highest
 from detectors.settings import Settings
 
 STATE_FORMAT: Final = 1
+#: A feature is a good part of a projection from this share of its square weights on.
+PART_MIN: Final = 0.1
 
 
 class Monitor:
@@ -79,7 +83,12 @@ class Monitor:
         features = self.drift("features")
         assert features is not None  # there is no monitor without features
         self._features = features
-        self._following = Following()
+        self._labels_follow = Following(
+            lambda reading: reading.kind is Kind.LABEL_DRIFT, wait_rows=LABEL_WAIT_ROWS
+        )
+        self._projections_follow = Following(
+            lambda reading: reading.scope is Scope.MULTIVARIATE, wait_rows=0
+        )
         self._consequences = Consequences(reference, table_of(reference))
         self.rows = 0
         self.labelled_rows = 0
@@ -120,7 +129,15 @@ class Monitor:
                 type_changes=type_changes or {},
             )
         )
-        return self._consequences.told(readings, self._features, self.estimated())
+        said = self._projections_follow.update(readings, self._in_a_feature, rows=table.rows)
+        return self._consequences.told(said, self._features, self.estimated())
+
+    def idle(self, *, ticks: float = 1.0, at: float | None = None) -> list[Reading]:
+        """Take a tick in which no row came: silence, when it lasts, is a finding of its own."""
+        part = self.parts.get("data_quality")
+        if not isinstance(part, Columns):
+            return []
+        return part.idle(_clipped(ticks), self._moment(self.rows, at))
 
     def update_labels(
         self,
@@ -144,35 +161,37 @@ class Monitor:
         corrected; `groups` are attributes by name, for fairness. Raises ValueError for lengths that
         differ.
         """
-        n = len(predicted)
-        if not n:
+        if not len(predicted):
             return []
-        said, true = _objects(predicted, n), _objects(truth, n)
-        before = _objects([None] * n if was is None else was, n)
-        # A correction is no new evidence, and a model that said nothing made no error.
-        bets = np.ones(n, bool) if evidence is None else np.asarray(evidence, bool).copy()
-        known = np.array([a is not None and b is not None for a, b in zip(said, true, strict=True)])
-        bets &= known & np.array([old is None for old in before])
-        if self._task is None:
-            self._task = _guessed(said)
-        self.labelled_rows += int(bets.sum())
-        readings = self._run(
-            Labels(
-                predicted=said,
-                truth=true,
-                score=_scores(score, n),
-                weight=np.ones(n) if weight is None else np.asarray(weight, np.float64),
-                evidence=bets,
-                was=before,
-                keys=np.zeros(n, np.int64) if keys is None else np.asarray(keys, np.int64),
-                task=self._task,
-                ticks=_clipped(ticks),
-                moment=self._moment(self.labelled_rows, at),
-                groups={name: _objects(of, n) for name, of in (groups or {}).items()},
-            )
+        labels = labels_of(
+            predicted,
+            truth,
+            score=score,
+            weight=weight,
+            evidence=evidence,
+            was=was,
+            keys=keys,
+            groups=groups or {},
+            task=self._task,
+            ticks=_clipped(ticks),
         )
-        concept = self.concept_states().values()
-        return self._following.update(readings, concept, rows=int(bets.sum()))
+        self._task = labels.task
+        bets = int(labels.evidence.sum())
+        self.labelled_rows += bets
+        readings = self._run(replace(labels, moment=self._moment(self.labelled_rows, at)))
+        explained = any(state in STANDING for state in self.concept_states().values())
+        return self._labels_follow.update(readings, lambda _: explained, rows=bets)
+
+    def _in_a_feature(self, reading: Reading) -> bool:
+        """Whether a projection moved because a feature that makes up a good part of it did."""
+        derivation = self.reference.derivation
+        if derivation is None:
+            return False
+        parts = derivation.shares().get(reading.subject, {})
+        states = self._features.states()
+        return any(
+            share >= PART_MIN and states.get(name) in STANDING for name, share in parts.items()
+        )
 
     def _highest(self, table: Table) -> dict[str, Column]:
         """Scores of all classes are held against the profile of the highest one."""
@@ -260,7 +279,7 @@ class Monitor:
         of labels; quality is quality whatever the reference.
         """
         self.labelled_rows, self._task = other.labelled_rows, other._task
-        self._following = other._following
+        self._labels_follow = other._labels_follow
         for name in LABELLED:
             if name in other.parts and (name in KEPT or self.reference.baseline is None):
                 self.parts[name] = other.parts[name]
@@ -270,21 +289,22 @@ class Monitor:
         return {
             "labelled_rows": self.labelled_rows,
             "task": self._task,
-            "following": self._following.state(),
+            "labels_follow": self._labels_follow.state(),
             "parts": {n: self.parts[n].state() for n in LABELLED if n in self.parts},
         }
 
     def restore_labels(self, state: Mapping[str, Any]) -> None:
         """Take back what `label_state` gave. Raises ValueError, KeyError where it does not fit."""
         self.labelled_rows, self._task = int(state["labelled_rows"]), state["task"]
-        self._following.restore(state["following"])
+        self._labels_follow.restore(state["labels_follow"])
         for name, saved in state["parts"].items():
             if name in self.parts:
                 self.parts[name].restore(saved)
 
     def reset(self) -> None:
         """Forget evidence and latched states; counters and windows stay."""
-        self._following.reset()
+        self._labels_follow.reset()
+        self._projections_follow.reset()
         for part in self.parts.values():
             part.reset()
 
@@ -299,7 +319,8 @@ class Monitor:
             "rows": self.rows,
             "labelled_rows": self.labelled_rows,
             "task": self._task,
-            "following": self._following.state(),
+            "labels_follow": self._labels_follow.state(),
+            "projections_follow": self._projections_follow.state(),
             "traffic": self._consequences.state(),
             "parts": {name: part.state() for name, part in self.parts.items()},
         }
@@ -330,7 +351,8 @@ class Monitor:
             monitor.rows = int(state["rows"])
             monitor.labelled_rows = int(state["labelled_rows"])
             monitor._task = state["task"]
-            monitor._following.restore(state["following"])
+            monitor._labels_follow.restore(state["labels_follow"])
+            monitor._projections_follow.restore(state["projections_follow"])
             monitor._consequences.restore(state["traffic"])
             for name, part in monitor.parts.items():
                 if name in state["parts"]:  # a part that is new begins anew
@@ -351,31 +373,3 @@ def _seconds(times: NDArray[Any] | None, rows: int, at: float | None) -> NDArray
     if times is not None and len(times) == rows:
         return np.asarray(times, np.float64)
     return None if at is None else np.full(rows, at)
-
-
-def _objects(values: Sequence[Any] | NDArray[Any], rows: int) -> NDArray[Any]:
-    """A column of anything as objects, None where missing."""
-    listed = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    if len(listed) != rows:
-        raise ValueError(f"{len(listed)} entries, not {rows}: one for each row")
-    column = np.empty(rows, dtype=object)
-    column[:] = [None if value is None or value != value else value for value in listed]
-    return column
-
-
-def _scores(score: Any, rows: int) -> NDArray[np.float64]:
-    if score is None:
-        return np.full(rows, np.nan)
-    scores = np.asarray(score)
-    if scores.dtype.kind not in "fiub":
-        scores = np.array([number_of(value) for value in scores.tolist()])
-    if len(scores) != rows:
-        raise ValueError(f"{len(scores)} scores, not {rows}: one for each row")
-    return scores.astype(np.float64)
-
-
-def _guessed(predicted: Column) -> Task:
-    """What a model does whose reference does not say: numbers are a regression's."""
-    known = [value for value in predicted.tolist() if value is not None]
-    number = bool(known) and isinstance(known[0], int | float) and not isinstance(known[0], bool)
-    return "regression" if number else "classification"

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from detectors.batches import Batch, Rows
+from detectors.columns import Table
 from detectors.data_quality import DataQuality
-from detectors.reading import Reading
+from detectors.reading import Moment, Reading
 from detectors.reference import Reference
 from detectors.settings import Settings
 
@@ -31,6 +32,11 @@ class Columns:
             counts=batch.counts,
         )
         return [batch.moment.reading(change) for change in changes]
+
+    def idle(self, ticks: float, moment: Moment) -> list[Reading]:
+        """Take a tick without a row: it counts towards silence."""
+        nothing = Table(columns={}, malformed={}, rows=0)
+        return [moment.reading(c) for c in self.detector.update(nothing, ticks=ticks)]
 
     def state(self) -> dict[str, Any]:
         """Give all that a restart must keep."""

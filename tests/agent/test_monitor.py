@@ -270,7 +270,10 @@ def test_missing_constant_and_new_categories() -> None:
     }  # fmt: skip
     # Only readings about the values themselves name one, and only after 20 rows.
     naming = [reading for reading in found if "gig" in json.dumps(reading.to_json())]
-    assert {(r.subject, r.detector) for r in naming} == {("job", "new_category"), ("job", "constant")}
+    assert {(r.subject, r.detector) for r in naming} == {
+        ("job", "new_category"),
+        ("job", "constant"),
+    }
 
 
 @pytest.mark.slow
@@ -395,3 +398,20 @@ def test_a_snapshot_of_another_reference_brings_no_evidence() -> None:
     assert watch is not None
     assert watch.reference.digest == reference_of(other).digest
     assert watch.rows == 0
+
+
+def test_a_day_without_rows_is_said_once_and_so_is_their_return() -> None:
+    watching = learnt()
+    began = 6 * TICK_S
+    for minute in range(3 * 24 * 60):
+        assert watching.advance(began + 60.0 * minute) == []
+    [silent] = watching.findings
+    assert (silent.kind.value, silent.detector, silent.state) == (
+        "data_quality", "silence", State.WARNING,
+    )  # fmt: skip
+    assert silent.at is not None
+    assert 24 * 3_600 <= silent.at - began < 24 * 3_600 + 300
+    back = watching.take(request(6), began + 4 * 86_400.0)
+    assert [r.state for tick in back for r in tick.readings if r.detector == "silence"] == [
+        State.OK
+    ]
