@@ -280,8 +280,9 @@ class Estimator:
             codes = self._codes(predicted)
             usable = (codes != UNKNOWN) & np.isfinite(columns).all(axis=1)
             columns = self.table.aligned(columns, codes == 1)
-        self.left_out += int(len(usable) - usable.sum())
-        columns, codes = columns[usable], codes[usable]
+        if not usable.all():
+            self.left_out += int(len(usable) - usable.sum())
+            columns, codes = columns[usable], codes[usable]
         start = 0
         while start < len(codes):
             stop = start + self._block_rows - self._rows[-1]

@@ -9,7 +9,7 @@ Sources: field formulas of confidence-based performance estimation; Hampel (1974
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -57,12 +57,12 @@ def expected_quality(
     else:
         figures = _binary(cells[0], chance) | _losses(table.tables[0], cells[0], chance)
     rows = round(float(cells[0][..., 0].sum()))
-    found = {}
-    for name, (value, slope, most) in figures.items():
-        if math.isfinite(value):
-            half = Z95 * _spread(table.tables[0], cells[0], chance, slope)
-            found[name] = around(float(value), half, rows, kind="sampling", most=most)
-    return found
+    spreads = _spreads(table.tables[0], cells[0], chance, figures)
+    return {
+        name: around(float(value), Z95 * spreads[name], rows, kind="sampling", most=most)
+        for name, (value, _, most) in figures.items()
+        if math.isfinite(value)
+    }
 
 
 def _over_classes(
@@ -79,11 +79,12 @@ def _over_classes(
     for part, cell, chance in zip(table.tables, cells, chances, strict=True):
         figures = _binary(cell, chance) | _losses(part, cell, chance, one_of_many=True)
         figures["accuracy"] = _hits(cell, chance, rows)
-        variance += _spread(part, cell, chance, figures["accuracy"][1]) ** 2
-        for name, (value, slope, most) in figures.items():
+        of_class = _spreads(part, cell, chance, figures)
+        variance += of_class["accuracy"] ** 2
+        for name, (value, _, most) in figures.items():
             if math.isfinite(value):
                 values.setdefault(name, []).append(value)
-                spreads.setdefault(name, []).append(_spread(part, cell, chance, slope))
+                spreads.setdefault(name, []).append(of_class[name])
                 limits[name] = most
     found = {}
     for name, listed in values.items():
@@ -169,10 +170,13 @@ def _slope(not_predicted: Floats, predicted: Floats) -> Floats:
     return np.stack([not_predicted, predicted], axis=1)
 
 
-def _spread(part: BinTable, cell: Floats, chance: Floats, slope: Floats) -> float:
-    """Standard deviation of the realised figure around the estimate."""
+def _spreads(
+    part: BinTable, cell: Floats, chance: Floats, figures: Mapping[str, Figure]
+) -> dict[str, float]:
+    """Standard deviation of each realised figure around its estimate."""
     rows, doubt = cell[..., 0], chance * (1.0 - chance)
-    own = (rows * slope**2 * doubt[:, None]).sum()
-    reference = np.maximum(part.sums.sum(axis=1), 1.0)
-    known = ((rows * slope).sum(axis=1) ** 2 * doubt / reference).sum()
-    return math.sqrt(float(own + known))
+    slopes = np.array([slope for _, slope, _ in figures.values()])
+    moved = slopes * rows
+    own = (moved * slopes).sum(axis=2) @ doubt
+    known = moved.sum(axis=2) ** 2 @ (doubt / np.maximum(part.sums.sum(axis=1), 1.0))
+    return dict(zip(figures, np.sqrt(own + known).tolist(), strict=True))
