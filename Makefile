@@ -66,6 +66,23 @@ deep: setup ## the property tests again, for long
 bench: setup system ## every benchmark against its named peer
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
+# Each writes its figures to build/bench and goes on where another failed; the last line says which.
+BENCH_DETECTION := detection detection_month detection_delay detection_correlation \
+    detection_concept estimation detection_real_rows detection_agent
+
+bench-detection: setup peers ## the tables of docs/detection.md: speed, false alarms, delays, quality
+	@mkdir -p build/bench; missed=""; \
+	for name in $(BENCH_DETECTION); do \
+	    echo "== benchmarks/$$name.py"; rm -f build/bench/$$name.json; \
+	    $(BIN)/python benchmarks/$$name.py --json build/bench/$$name.json \
+	        || missed="$$missed $$name"; \
+	done; \
+	for name in $(BENCH_DETECTION); do \
+	    case " $$missed " in *" $$name "*) say=MISSED;; *) say=ok;; esac; \
+	    printf '  %-24s%s\n' $$name $$say; \
+	done; \
+	test -z "$$missed"
+
 demo: setup ## the main job end to end, on embedded defaults
 	$(BIN)/remora demo
 
