@@ -386,3 +386,18 @@ def test_columns_that_come_and_go_are_named_and_stop_no_other() -> None:
 def test_times_of_another_length_are_refused() -> None:
     with pytest.raises(ValueError, match="2 times for 3 rows"):
         ReferenceBuilder().update({"x": [1, 2, 3]}, times=np.zeros(2))
+
+
+@pytest.mark.slow
+def test_five_thousand_columns_are_built_and_some_of_them_come_and_go() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"f{i}" for i in range(5_000)]
+    builder = ReferenceBuilder()
+    for chunk in range(3):
+        values = rng.normal(size=(5_000, 500))
+        absent = {f"f{chunk}"}
+        builder.update({n: v for n, v in zip(names, values, strict=True) if n not in absent})
+    reference = builder.finish()
+    assert len(reference.features) == 5_000
+    rows = {profile.name: profile.rows for profile in reference.features}
+    assert [rows[f"f{i}"] for i in range(4)] == [1_000, 1_000, 1_000, 1_500]
