@@ -106,6 +106,10 @@ class Constant:
                 changes.append(self._recovered(name, rows))
         return changes
 
+    def standing(self) -> list[str]:
+        """Give the columns that are said to be constant now."""
+        return self._latches.standing()
+
     def stuck(self) -> bool:
         """Say whether any column is said to be constant now."""
         return self._latches.any_troubled()

@@ -146,6 +146,18 @@ class DataQuality:
             explain=explain,
         )
 
+    def standing(self) -> dict[str, list[str]]:
+        """Give what stands now: subjects by the detector that said so, those with any."""
+        found = {
+            "schema": self.schema.standing(),
+            "types": self.types.standing(),
+            "constant": self.constant.standing(),
+            "new_category": self.categories.standing(),
+            "duplicates": self.duplicates.standing(),
+            "silence": [SILENCE] if self._silent else [],
+        }
+        return {detector: subjects for detector, subjects in found.items() if subjects}
+
     def new_categories(self) -> dict[str, list[tuple[str, int, float]]]:
         """Give the unseen categories that may be named, by feature: name, rows, share."""
         return self.categories.named()

@@ -164,6 +164,10 @@ class Duplicates:
         self._rest = max(start - rows, 0)
         return changes
 
+    def standing(self) -> list[str]:
+        """Give what is said to be wrong now: the rows, or nothing."""
+        return [SUBJECT] if self._latched else []
+
     def _judge(self, found: int, rows: int) -> list[Change]:
         share = found / rows
         self._since = [self._since[0] + found, self._since[1] + rows]

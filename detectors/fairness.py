@@ -182,6 +182,10 @@ class Fairness:
                 result[shown(name)] = {**figures, "rows": rows}
         return result
 
+    def standing(self) -> list[str]:
+        """Give the figures that are said to be beyond their bound now."""
+        return list(self._violated)
+
     def _table(self) -> Floats:
         total = np.zeros(_SHAPE)
         for _, table in self._blocks:

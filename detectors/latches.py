@@ -46,6 +46,10 @@ class Latches:
         """Say whether any subject is in trouble."""
         return any(entry[0] for entry in self._entries.values())
 
+    def standing(self) -> list[str]:
+        """Give the subjects in trouble, in the order in which they were first met."""
+        return [name for name, entry in self._entries.items() if entry[0]]
+
     def step(self, troubled: set[str], rows: int) -> dict[str, State]:
         """Take the subjects that are in trouble in this tick of `rows` rows; give those whose state
         changed.

@@ -108,6 +108,10 @@ class NewCategories:
                 self._names[k] = _Names()
         return changes
 
+    def standing(self) -> list[str]:
+        """Give the features of which new categories are said to be too many."""
+        return [self._profiles[k].name for k in np.flatnonzero(self._excess.latched).tolist()]
+
     def named(self) -> dict[str, list[tuple[str, int, float]]]:
         """Give the new categories of each feature that may be named: name, rows, share of the rows
         searched.

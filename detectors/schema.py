@@ -50,6 +50,11 @@ class Schema:
             *self._ordered(table),
         ]
 
+    def standing(self) -> list[str]:
+        """Give what is said to be wrong now: columns absent or unexpected, and the order."""
+        parts = (self._absent, self._unexpected, self._order)
+        return [name for part in parts for name in part.standing()]
+
     def _missed(self, table: Table) -> list[Change]:
         absent = self._place.keys() - table.columns.keys() - table.vectors.keys()
         self.absent_total += len(absent)

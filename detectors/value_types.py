@@ -65,6 +65,10 @@ class ValueTypes:
                 self._count(self._place[name], min(int(count), rows), rows, said, what)
         return self._step(rows, what)
 
+    def standing(self) -> list[str]:
+        """Give the features whose values are said to be of another type."""
+        return self._latches.standing()
+
     def _next(self) -> range | list[int]:
         d = len(self._profiles)
         if d <= self._each:

@@ -354,3 +354,19 @@ def test_a_stuck_seasonal_feature_is_found_though_its_bins_change_with_the_hour(
     assert counts.max() < 400  # the hours tell the same value apart
     heard = watch(seasonal).update(as_table(stuck), counts=counts)
     assert [(change.detector, change.subject) for change in heard] == [("constant", "x")]
+
+
+def test_what_stands_is_told_by_detector_until_it_is_over() -> None:
+    rng = np.random.default_rng(15)
+    quality = watch()
+    columns = rows(1_000, rng) | {"x": np.full(1_000, 1.25), "strange": np.ones(1_000)}
+    columns["city"][:100] = "Atlantis"
+    quality.update(as_table(columns))
+    found = {"schema": ["strange"], "constant": ["x"], "new_category": ["city"]}
+    assert quality.standing() == found
+    restored = watch()
+    restored.restore(quality.state())
+    assert restored.standing() == found
+    for _ in range(8):
+        restored.update(as_table(rows(1_000, rng)))
+    assert restored.standing() == {}
