@@ -48,7 +48,7 @@ class Labels:
     [rows] or [rows, classes]; `weight` undoes the sampling; `evidence` says which rows are of the
     uniform stratum and labelled for the first time: only they are bets. `was` holds the label
     before a correction, None elsewhere. `keys` find a row again when it is corrected. `groups` are
-    the attributes that fairness is asked about.
+    the attributes that fairness is asked about, `columns` the features where they are known.
     """
 
     predicted: NDArray[Any]
@@ -62,6 +62,7 @@ class Labels:
     ticks: float
     moment: Moment
     groups: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    columns: Mapping[str, Column] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -82,6 +83,7 @@ def labels_of(
     was: Sequence[Any] | None,
     keys: Any,
     groups: Mapping[str, Any],
+    columns: Mapping[str, Column],
     task: Task | None,
     ticks: float,
 ) -> Labels:
@@ -109,6 +111,7 @@ def labels_of(
         ticks=ticks,
         moment=Moment(row=0, at=None),
         groups={name: _objects(of, n) for name, of in groups.items()},
+        columns={name: column for name, column in columns.items() if len(column) == n},
     )
 
 

@@ -17,6 +17,7 @@ from detectors.parts import (
     fairness,
     performance,
     segments,
+    slices,
     truth,
 )
 from detectors.reference import Reference
@@ -38,6 +39,7 @@ DETECTORS: Final[Mapping[str, Make]] = {
     "label": truth.label,
     "performance": performance.performance,
     "fairness": fairness.fairness,
+    "slices": slices.slices,
 }
 
 #: Parts that learn from labels, and those of them that rest on no reference.

@@ -29,11 +29,13 @@ from detectors.parts.estimation import Estimation, table_of
 from detectors.parts.fairness import Groups
 from detectors.parts.performance import Performance
 from detectors.parts.segments import Oddities
+from detectors.parts.slices import WorstSlices
 from detectors.parts.truth import LabelProfile, LabelShare
 from detectors.reading import Kind, Moment, Reading, Scope, State
 from detectors.reference import ProfileError, Reference, Task
 from detectors.roles import highest
 from detectors.settings import Settings
+from detectors.slices import Slice
 
 STATE_FORMAT: Final = 1
 #: A feature is a good part of a projection from this share of its square weights on.
@@ -150,6 +152,7 @@ class Monitor:
         was: Sequence[Any] | None = None,
         keys: Any = None,
         groups: Mapping[str, Any] | None = None,
+        columns: Mapping[str, Column] | None = None,
         ticks: float = 1.0,
         at: float | None = None,
     ) -> list[Reading]:
@@ -158,8 +161,8 @@ class Monitor:
         `score` is the probability of the positive class, [rows], or of each class, [rows, classes];
         `weight` undoes a sampling; `evidence` (default: all) says which rows may be bet on; `was`
         is the label before a correction (None: a first label); `keys` find a row when it is
-        corrected; `groups` are attributes by name, for fairness. Raises ValueError for lengths that
-        differ.
+        corrected; `groups` are attributes by name, for fairness, `columns` the features of the rows
+        where they are known, for slices. Raises ValueError for lengths that differ.
         """
         if not len(predicted):
             return []
@@ -172,6 +175,7 @@ class Monitor:
             was=was,
             keys=keys,
             groups=groups or {},
+            columns=columns or {},
             task=self._task,
             ticks=_clipped(ticks),
         )
@@ -259,6 +263,11 @@ class Monitor:
         """Give the counts of odd rows, and the oddest."""
         part = self.parts.get("outliers")
         return part.detector if isinstance(part, Oddities) else None
+
+    def slices(self) -> list[Slice]:
+        """Give the parts of the stream where the model is surely worse than elsewhere."""
+        part = self.parts.get("slices")
+        return part.worst() if isinstance(part, WorstSlices) else []
 
     def concept_states(self) -> dict[str, State]:
         """Give the state of each detector of concept drift, by its name."""

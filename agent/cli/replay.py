@@ -9,9 +9,8 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,16 @@ if TYPE_CHECKING:
     from agent.cli.recorded import Recorded
     from agent.tables import Columns
     from detectors import Reading, Reference
+    from detectors.slices import Slice
+
+#: What each kind of interval promises.
+INTERVALS = {
+    "betting": "at every look",
+    "asymptotic": "at every look, with many rows",
+    "sampling": "if scores still mean what they did",
+    "single": "at one look",
+    "none": "",
+}
 
 
 def add(subparsers: Subparsers) -> None:
@@ -103,6 +112,38 @@ def replay(args: argparse.Namespace) -> int:
     return 1 if drifted and args.fail_on_drift else 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """Rows whose label comes, or is to come: arrays of one length."""
+
+    said: Any
+    truth: Any
+    score: Any
+    groups: dict[str, Any]
+    columns: dict[str, Any]
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.said)
+
+    def part(self, rows: Any) -> "Labelled":
+        """Some of the rows: a slice, or a mask."""
+        return Labelled(
+            said=self.said[rows],
+            truth=self.truth[rows],
+            score=self.score[rows],
+            groups={name: column[rows] for name, column in self.groups.items()},
+            columns={name: column[rows] for name, column in self.columns.items()},
+        )
+
+    def known(self) -> "Labelled":
+        """The rows that have a label."""
+        import numpy as np
+
+        return self.part(np.array([truth is not None for truth in self.truth], dtype=bool))
+
+
 class Detection:
     """The monitor of one replay, and the rows whose labels have not come yet."""
 
@@ -118,7 +159,7 @@ class Detection:
             self.monitor = Monitor(reference, settings=Settings(fairness=tuple(fairness)))
         except ProfileError as error:
             raise BadInputError(f"{args.reference}: {error}") from None
-        self._waiting: deque[tuple[int, Any]] = deque()  # rows whose labels are still to come
+        self._waiting: deque[tuple[int, Labelled]] = deque()  # rows whose labels are still to come
         self._rows = 0
         self._outputs = False
 
@@ -130,25 +171,32 @@ class Detection:
         )
         if has_outcomes(self._args):
             self._task = self._task or task_of(tick.columns, self._args) or "classification"
-            self._waiting += enumerate(self._labelled(tick.columns), start=self._rows)
+            self._waiting.append((self._rows, self._labelled(tick, columns)))
         self._rows += tick.rows
-        # A label has come once as many rows as the delay were seen after its own.
-        come: list[Any] = []
-        while self._waiting and self._waiting[0][0] + self._args.label_delay < self._rows:
-            come.append(self._waiting.popleft()[1])
-        known = [row for row in come if row[1] is not None]
-        if known:
-            said, truth, score, groups = zip(*known, strict=True)
-            readings += self.monitor.update_labels(
-                said,
-                truth,
-                score=score,
-                groups=dict(zip(self._args.fairness, zip(*groups, strict=True), strict=True)),
-                ticks=tick.share,
-                at=tick.at,
-            )
+        readings += self._come(tick)
         # `row` of every event counts the rows of the data, also where labels come late.
         return [replace(reading, row=self._rows) for reading in readings]
+
+    def _come(self, tick: "Recorded") -> list["Reading"]:
+        """A label has come once as many rows as the delay were seen after its own."""
+        readings: list[Reading] = []
+        due = self._rows - self._args.label_delay
+        while self._waiting and self._waiting[0][0] < due:
+            start, labelled = self._waiting.popleft()
+            now = min(due - start, labelled.rows)
+            if now < labelled.rows:
+                self._waiting.appendleft((start + now, labelled.part(slice(now, None))))
+            known = labelled.part(slice(now)).known()
+            readings += self.monitor.update_labels(
+                known.said,
+                known.truth,
+                score=known.score,
+                groups=known.groups,
+                columns=known.columns,
+                ticks=tick.share * now / max(tick.rows, 1),
+                at=tick.at,
+            )
+        return readings
 
     @property
     def labelled_rows(self) -> int:
@@ -180,20 +228,74 @@ class Detection:
         both = {**features, **outputs}
         return {name: _of(column, tick.evidence) for name, column in both.items()}
 
-    def _labelled(self, columns: "Columns") -> Iterator[tuple[Any, Any, float, tuple[Any, ...]]]:
-        """What was said, what turned out true, the score and the groups of each row."""
+    def _labelled(self, tick: "Recorded", features: "Columns") -> Labelled:
+        """What was said and what turned out true, with whatever belongs to it."""
         import numpy as np
 
         from detectors.columns import numbers
 
         assert self._task is not None
+        columns = tick.columns
         pairs = outcomes(columns, self._args, self._task)
-        scores = np.full(len(pairs), np.nan)
+        said, truth = (np.array([*side, None], object)[:-1] for side in zip(*pairs, strict=True))
+        score = np.full(len(pairs), np.nan)
         if self._args.score is not None:
-            scores = numbers(columns[self._args.score]).astype(float)
-        groups = [columns[name].tolist() for name in self._args.fairness]
-        for row, ((said, truth), score) in enumerate(zip(pairs, scores.tolist(), strict=True)):
-            yield said, truth, score, tuple(group[row] for group in groups)
+            score = numbers(columns[self._args.score]).astype(float)
+        return Labelled(
+            said=said,
+            truth=truth,
+            score=score,
+            groups={name: columns[name] for name in self._args.fairness},
+            columns=features if tick.evidence is None else {},
+        )
+
+
+def _quality(detection: Detection) -> list[dict[str, Any]]:
+    """Realised and estimated quality at the end, and gaps between groups."""
+    monitor = detection.monitor
+    found = [("realised", monitor.realised()), ("estimated", monitor.estimated())]
+    found += [(f"between groups of {name}", gaps) for name, gaps in monitor.fairness().items()]
+    return [
+        {
+            "basis": basis,
+            "metric": metric,
+            "value": estimate.value,
+            "lower": estimate.lower if estimate.lower == estimate.lower else None,
+            "upper": estimate.upper if estimate.upper == estimate.upper else None,
+            "rows": estimate.rows,
+            "interval": estimate.kind,
+        }
+        for basis, metrics in found
+        for metric, estimate in metrics.items()
+    ]
+
+
+def _present_quality(detection: Detection) -> None:
+    rows = _quality(detection)
+    if rows:
+        print_table(
+            "Quality over the last rows",
+            ("basis", "metric", "value", "95 % interval", "rows", "interval holds"),
+            (
+                (
+                    row["basis"],
+                    row["metric"],
+                    f"{row['value']:.4f}",
+                    "" if row["lower"] is None else f"{row['lower']:.4f} to {row['upper']:.4f}",
+                    f"{row['rows']:,}",
+                    INTERVALS[row["interval"]],
+                )
+                for row in rows
+            ),
+        )
+    for found in detection.monitor.slices():
+        print(f"worse than elsewhere: {plain(slice_words(found))}")
+
+
+def slice_words(found: "Slice") -> str:
+    """One slice as a sentence: where, how bad, and how bad all else is."""
+    where = " and ".join(f"{name} in {part}" for name, part in found.conditions)
+    return f"{where}: mean loss {found.loss:.3f} in {found.rows:,} rows, {found.rest:.3f} elsewhere"
 
 
 def _of(column: Any, evidence: Any) -> Any:
@@ -223,6 +325,8 @@ def _present(
                 "reference": detection.reference.digest,
                 "labelled_rows": detection.labelled_rows,
                 "not_watched": unwatched,
+                "quality": _quality(detection),
+                "worst_slices": [slice_words(found) for found in detection.monitor.slices()],
                 "readings": [reading.to_json() for reading in readings],
             }
         )
@@ -243,6 +347,7 @@ def _present(
             for r in readings
         ),
     )
+    _present_quality(detection)
     if unwatched:
         print(f"not watched: {plain(', '.join(unwatched))} (no column or reference for it)")
     sys.stdout.flush()

@@ -81,6 +81,7 @@ def run(
             said + noise if of_number else truths(rows, seed, flip),
             score=rows["score"],
             groups={"job": rows["job"]},
+            columns=rows,
             keys=np.arange(TICK_ROWS) + seed * TICK_ROWS,
             at=60.0 * seed,
         )
