@@ -39,7 +39,7 @@ def sums_of(table: BinTable, score: Floats, predicted: Booleans, bins: int) -> F
     log_other = np.log(np.maximum(1.0 - bounded, PROBABILITY_MIN))
     columns = (None, bounded, bounded * bounded, log, log_other)
     sums = [np.bincount(flat, column, minlength=2 * bins) for column in columns]
-    return np.stack(sums, axis=-1).astype(np.float64).reshape(bins, 2, SUMS)
+    return np.array(sums, dtype=np.float64).T.reshape(bins, 2, SUMS)
 
 
 def expected_quality(
@@ -167,7 +167,7 @@ def _losses(
 
 
 def _slope(not_predicted: Floats, predicted: Floats) -> Floats:
-    return np.stack([not_predicted, predicted], axis=1)
+    return np.array([not_predicted, predicted]).T
 
 
 def _spreads(
