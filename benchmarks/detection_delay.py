@@ -147,19 +147,21 @@ def window_delays(held: World, case: Case, seed: int, feature: int) -> dict[str,
     return found
 
 
-def window_false_alarms(held: World, seed: int, windows: int) -> dict[str, float]:
-    """Give each window rule's feature-alarms on unchanged rows, per 43,200 windows."""
+def window_false_alarms(held: World, seed: int, windows: int) -> dict[str, int]:
+    """Give each window rule's feature-alarms on so many windows of unchanged rows."""
     rng = np.random.default_rng((seed, 3))
     alarms = dict.fromkeys((peer.name for peer in WINDOW_PEERS), 0)
     for _ in range(windows):
         rows = unchanged(rng, WINDOW_ROWS)
         for peer in WINDOW_PEERS:
             alarms[peer.name] += int(peer.rule(held.ordered, rows).sum())
-    return {name: count * MONTH / windows for name, count in alarms.items()}
+    return alarms
 
 
 def river_figures(name: str, repeats: int, rows: int) -> dict[str, Any]:
-    """Give the delays of one of river's detectors by case, and its false alarms per month."""
+    """Give the delays of one of river's detectors by case, its false alarms, and how many a month
+    has for each of them.
+    """
     delays: dict[str, list[int | None]] = {}
     alarms = seen = 0
     for case in CASES:
@@ -171,7 +173,7 @@ def river_figures(name: str, repeats: int, rows: int) -> dict[str, Any]:
             early, delay = first_alarm(name, values, rows // 2)
             alarms, seen = alarms + early, seen + rows // 2
             delays[case.name].append(delay)
-    return {"delays": delays, "false": alarms / seen * WINDOW_ROWS * FEATURES * MONTH}
+    return {"delays": delays, "false": alarms, "month": MONTH * WINDOW_ROWS * FEATURES / seen}
 
 
 def quantile(delays: list[int | None], share: float) -> float:
@@ -221,8 +223,12 @@ def peers(worlds: list[World], repeats: int, quick: bool) -> dict[str, Any]:
             found = window_delays(held, case, repeat % len(worlds), repeat % FEATURES)
             for name, delay in found.items():
                 delays[name].setdefault(case.name, []).append(delay)
-    false = window_false_alarms(worlds[0], 0, 10 if quick else 60)
-    table = {name: {"delays": by, "false": false[name]} for name, by in delays.items()}
+    windows = 10 if quick else 60
+    false = window_false_alarms(worlds[0], 0, windows)
+    table: dict[str, Any] = {
+        name: {"delays": by, "false": false[name], "month": MONTH / windows}
+        for name, by in delays.items()
+    }
     table["ADWIN"] = river_figures("ADWIN", repeats, 10_000 if quick else 40_000)
     table["KSWIN"] = river_figures("KSWIN", 2 if quick else 5, 2_000)
     return table
@@ -249,7 +255,11 @@ def main() -> int:
     notes = {peer.name: peer.note for peer in WINDOW_PEERS}
     for name, row in table.items():
         cells = "".join(f"{shown(quantile(row['delays'][c.name], 0.5)):>18}" for c in CASES)
-        print(f"  {name:<20}{cells}{row['false']:>20,.0f}  {notes.get(name, '')}")
+        if row["false"] or name == "never fires":
+            false = f"{row['false'] * row['month']:,.0f}"
+        else:
+            false = f"none; one is {row['month']:,.0f}"  # what was looked at has a limit
+        print(f"  {name:<20}{cells}{false:>20}  {notes.get(name, '')}")
     if asked.json:
         asked.json.write_text(json.dumps({"remora": figures, "peers": table}, default=str))
     return 0 if met else 1
