@@ -45,7 +45,7 @@ def betting_interval(outcomes: Floats, counts: Floats | None = None) -> tuple[fl
 
     >>> lower, upper = betting_interval(np.array([1.0, 0.0]), np.array([90.0, 10.0]))
     >>> round(lower, 2), round(upper, 2)
-    (0.78, 0.97)
+    (0.77, 0.97)
     """
     times = np.ones(len(outcomes)) if counts is None else counts
     if times.sum() <= 0:

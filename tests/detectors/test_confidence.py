@@ -39,6 +39,7 @@ def ever_missed(
     return missed / runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "draw", "mean"),
     [
@@ -55,6 +56,7 @@ def test_a_betting_interval_ever_misses_in_one_run_of_twenty_at_most(
     assert ever_missed(draw, mean, runs=60, seed=len(name)) <= 8 / 60
 
 
+@pytest.mark.slow
 def test_shares_of_whole_rows_are_held_at_every_row() -> None:
     missed = 0
     for run in range(150):

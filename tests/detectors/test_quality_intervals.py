@@ -49,6 +49,7 @@ def outcomes(rng: np.random.Generator, rows: int) -> tuple[Any, Any]:
 TRUTH = {"accuracy": 0.87, "recall": 0.8, "precision": 0.24 / 0.31, "f1": 0.48 / 0.61}
 
 
+@pytest.mark.slow
 def test_intervals_hold_at_every_look_over_two_epochs() -> None:
     """Of each figure's runs at most one in ten has any look that missed: two epochs of 5 %."""
     missed = dict.fromkeys(TRUTH, 0)
@@ -93,6 +94,7 @@ def test_intervals_of_many_classes_cover() -> None:
     assert all(share >= 0.95 for share in found.values()), found
 
 
+@pytest.mark.slow
 def test_intervals_of_areas_cover() -> None:
     rng = np.random.default_rng(0)
     score, _, true = scored(rng, 1_000_000)
