@@ -154,3 +154,17 @@ def test_the_detectable_shift_is_one_that_is_detected() -> None:
                 for reading in watching.observe(rng.multinomial(1_000, moved), rows=1_000)
             }
             assert least <= len(names) / 40 <= most, (rows, share)
+
+
+@pytest.mark.parametrize("cut", [3, 9, 13, 40])
+def test_a_restart_keeps_what_was_saved_and_what_was_seen(cut: int) -> None:
+    rng = np.random.default_rng(6)
+    reference = build_reference({"x": rng.normal(size=5_000)})
+    ticks = [{"x": rng.normal(0.14 if t < 60 else 0.0, 1, 700)} for t in range(120)]
+    through, before = DriftDetector(reference), DriftDetector(reference)
+    expected = [reading for tick in ticks for reading in through.update(tick)]
+    found = [reading for tick in ticks[:cut] for reading in before.update(tick)]
+    after = DriftDetector.restore(reference, before.state())
+    found += [reading for tick in ticks[cut:] for reading in after.update(tick)]
+    assert found == expected
+    assert [reading.detector for reading in expected][:1] == ["ladder"]
