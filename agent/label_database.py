@@ -42,7 +42,8 @@ CREATE TABLE predictions (
     label TEXT,
     labelled_at REAL,
     duplicate INTEGER NOT NULL DEFAULT 0,
-    told INTEGER NOT NULL DEFAULT 1
+    told INTEGER NOT NULL DEFAULT 1,
+    groups TEXT
 );
 CREATE UNIQUE INDEX predictions_key ON predictions (key, row);
 CREATE TABLE aliases (
@@ -77,7 +78,10 @@ CREATE TABLE cohorts (
 CREATE TABLE delays (step INTEGER PRIMARY KEY, rows REAL NOT NULL);
 CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
-FROM_VERSION_2: Final = "ALTER TABLE predictions ADD COLUMN told INTEGER NOT NULL DEFAULT 1;"
+FROM_VERSION_2: Final = """
+ALTER TABLE predictions ADD COLUMN told INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE predictions ADD COLUMN groups TEXT;
+"""
 
 
 @dataclass(slots=True, kw_only=True)

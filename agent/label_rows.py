@@ -2,12 +2,13 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from agent.batch import Batch
 from agent.label_database import key_of, select_in
+from detectors.columns import category_keys
 
 LabelValue: TypeAlias = str | int | float | bool
 
@@ -38,6 +39,8 @@ class Joined:
     uniform: bool
     predicted_at: float
     labelled_at: float
+    # Of the attributes that fairness is asked about; empty where the row had none.
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def delay_s(self) -> float:
@@ -46,12 +49,14 @@ class Joined:
 
 
 # The columns that a joined row is made of.
-ROW: Final = "id, row, prediction, score, version, slot, weight, uniform, at, label, labelled_at"
+ROW: Final = (
+    "id, row, prediction, score, version, slot, weight, uniform, at, groups, label, labelled_at"
+)
 
 
 def joined_row(values: Sequence[Any], old_label: str | None) -> Joined:
     """A row of the table as `ROW` lists it; `old_label` as JSON text."""
-    id, row, said, score, version, slot, weight, uniform, at, label, labelled_at = values
+    id, row, said, score, version, slot, weight, uniform, at, groups, label, labelled_at = values
     return Joined(
         id=id,
         row=row,
@@ -65,6 +70,7 @@ def joined_row(values: Sequence[Any], old_label: str | None) -> Joined:
         uniform=bool(uniform),
         predicted_at=at,
         labelled_at=labelled_at,
+        groups={} if groups is None else json.loads(groups),
     )
 
 
@@ -75,8 +81,10 @@ def label_text(value: LabelValue) -> str:
     return json.dumps(value)
 
 
-def prediction_records(batch: Batch, keys: dict[str, int]) -> Iterator[tuple[Any, ...]]:
-    """Rows of the table `predictions`, from `key` to `uniform`."""
+def prediction_records(
+    batch: Batch, keys: dict[str, int], attributes: Sequence[str] = ()
+) -> Iterator[tuple[Any, ...]]:
+    """Rows of the table `predictions`, from `key` to `uniform`, and the groups of each."""
     assert batch.prediction is not None
     scores = [None] * batch.rows if batch.score is None else batch.score.tolist()
     version, slot = batch.version, batch.slot
@@ -88,15 +96,33 @@ def prediction_records(batch: Batch, keys: dict[str, int]) -> Iterator[tuple[Any
         scores,
         batch.weight.tolist(),
         batch.uniform.tolist(),
+        _group_texts(batch, attributes),
         strict=True,
     )
     texts: dict[Any, str | None] = {}
-    for id, row, at, said, score, weight, uniform in rows:
+    for id, row, at, said, score, weight, uniform, groups in rows:
         text = texts.get(said, "")
         if text == "":
             text = texts[said] = _prediction_text(said)
         score = None if score is None or score != score else score
-        yield keys[id], row, id, at, version, slot, text, score, weight, uniform
+        yield keys[id], row, id, at, version, slot, text, score, weight, uniform, groups
+
+
+def _group_texts(batch: Batch, attributes: Sequence[str]) -> list[str | None]:
+    """The groups of each row as JSON text; None where it has none."""
+    named = [name for name in attributes if name in batch.columns]
+    if not named:
+        return [None] * batch.rows
+    known: dict[tuple[str | None, ...], str | None] = {}
+    texts = []
+    for groups in zip(
+        *(category_keys(batch.columns[name]).tolist() for name in named), strict=True
+    ):
+        if groups not in known:
+            found = {n: group for n, group in zip(named, groups, strict=True) if group is not None}
+            known[groups] = json.dumps(found) if found else None
+        texts.append(known[groups])
+    return texts
 
 
 def _prediction_text(value: object) -> str | None:

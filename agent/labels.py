@@ -64,6 +64,7 @@ class LabelStore:
     maturity_s: the age of the cohorts that rows are handed on of; 0: at once; None: learnt from
         the delays of labels.
     was_kept: whether the sampling would have kept a request of that id; None: cannot be told.
+    attributes: features that say which group a row belongs to; kept with its prediction.
 
     Raises `sqlite3.OperationalError` when the file cannot be opened though nothing is wrong with
     it: no room, no permission, or another agent has it.
@@ -78,6 +79,7 @@ class LabelStore:
         rows_max: int,
         maturity_s: float | None = 0.0,
         was_kept: Callable[[str], bool | None] = lambda _: None,
+        attributes: Sequence[str] = (),
     ) -> None:
         self._path = path
         self._ttl_s = ttl_s
@@ -85,6 +87,7 @@ class LabelStore:
         self._rows_max = rows_max
         self._maturity_s = maturity_s
         self._was_kept = was_kept
+        self._attributes = tuple(attributes)
         self._contradicted_at = -math.inf
         # The request at the end of a version's last tick: more of its rows may be in the next.
         self._maybe_cut: dict[tuple[str, str], int] = {}
@@ -153,14 +156,14 @@ class LabelStore:
 
     def _insert(self, batch: Batch, keys: dict[str, int], tally: Tally) -> None:
         last = self._database.number("SELECT IFNULL(MAX(seq), 0) FROM predictions")
-        records = list(prediction_records(batch, keys))
+        records = list(prediction_records(batch, keys, self._attributes))
         first = records[0]
         # In the order of the index, whose pages are then each found and changed once.
         records.sort(key=itemgetter(0, 1))
         inserted = self._database.executemany(
             "INSERT OR IGNORE INTO predictions"
-            " (key, row, id, at, version, slot, prediction, score, weight, uniform)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?)",
+            " (key, row, id, at, version, slot, prediction, score, weight, uniform, groups)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?)",
             records,
         ).rowcount
         self._database.counts.rows += inserted
@@ -323,8 +326,8 @@ class LabelStore:
         ).fetchone()
         if found is None:
             return "unknown", None
-        made_at, old = found[8], found[9]
-        twice, told, seq = found[11:]
+        *made, old, _, twice, told, seq = found
+        made_at = made[8]
         if twice:
             return "unmatched", None
         if old == text:
@@ -340,7 +343,7 @@ class LabelStore:
             "UPDATE predictions SET label=?, labelled_at=?, told=? WHERE seq=?",
             (text, at, int(told), seq),
         )
-        joined = joined_row((*found[:9], text, at), None if old is None else old)
+        joined = joined_row((*made, text, at), None if old is None else old)
         return ("joined" if old is None else "corrected"), (joined if told else None)
 
     # Cohorts.

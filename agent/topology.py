@@ -104,6 +104,7 @@ class Agent:
                 rows_max=config.labels.rows_max,
                 maturity_s=config.labels.maturity_s,
                 was_kept=self.sampling.was_kept,
+                attributes=[group.attribute for group in config.detect.fairness],
             ),
             on_tick=self._on_tick,
             on_labelled=self._on_labelled,

@@ -126,6 +126,10 @@ class VersionWatch:
             evidence=[is_evidence(row) for row in joined],
             was=[row.old_label for row in joined],
             keys=[_row_key(row) for row in joined],
+            groups={
+                group.attribute: [row.groups.get(group.attribute) for row in joined]
+                for group in self.settings.fairness
+            },
             ticks=ticks,
             at=at,
         )

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from detectors.baseline_rows import class_names
 from detectors.batches import Batch, Labels
 from detectors.binning import Binner
 from detectors.bins import BINS
@@ -67,8 +68,7 @@ class LabelShare:
         except TypeError:  # a list is no label
             return -1
         if found is None:
-            column = np.empty(1, dtype=object)
-            column[0] = value
+            column = class_names(np.array([value, None], dtype=object)[:1])
             found = int(self._binner.count({self._name: column}, 1)[0].argmax())
             if len(self._bins) >= SPELLINGS_MAX:
                 self._bins.clear()
@@ -128,7 +128,10 @@ class LabelProfile:
         """Take labelled rows."""
         if not isinstance(batch, Labels) or not batch.evidence.any():
             return []
-        column = {self.detector.names[0]: batch.truth[batch.evidence]}
+        truth = batch.truth[batch.evidence]
+        if batch.task == "classification":
+            truth = class_names(truth)
+        column = {self.detector.names[0]: truth}
         return self.detector.update(column, ticks=batch.ticks, at=batch.moment.at)
 
     @property

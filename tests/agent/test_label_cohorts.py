@@ -223,7 +223,8 @@ def test_a_batch_of_labels_is_not_a_row_of_equal_delays(opened: Open) -> None:
 
 def test_a_file_of_the_version_before_is_brought_along(opened: Open, tmp_path: Path) -> None:
     old = sqlite3.connect(tmp_path / "labels.db")
-    before = SCHEMA.replace(",\n    told INTEGER NOT NULL DEFAULT 1\n", "\n")
+    added = ",\n    told INTEGER NOT NULL DEFAULT 1,\n    groups TEXT\n"
+    before = SCHEMA.replace(added, "\n")
     assert before != SCHEMA
     old.executescript(f"BEGIN; {before} PRAGMA user_version=2; COMMIT")
     old.execute(

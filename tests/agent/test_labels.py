@@ -57,6 +57,17 @@ def outcome(store: LabelStore, given: Label, now: float = NOW) -> str:
     return name
 
 
+def test_a_row_keeps_the_groups_it_belongs_to(opened: Open) -> None:
+    store = opened(attributes=["sex", "absent"])
+    cells = {"sex": np.array(["f", None, "m"], object), "age": np.array([1.0, 2.0, 3.0])}
+    store.remember(tick(["a", "b", "c"], columns=cells), NOW)
+    store.close()
+    again = opened(attributes=["age"])  # asked for something else meanwhile
+    again.remember(tick(["d"], columns={"age": np.array([40.0])}), NOW)
+    _, joined = again.take([label(id) for id in "abcd"], NOW)
+    assert [dict(row.groups) for row in joined] == [{"sex": "f"}, {}, {"sex": "m"}, {"age": "40"}]
+
+
 def test_a_label_joins_its_row(store: LabelStore) -> None:
     ticked = tick(["a", "a", "b"], predictions=["yes", "no", "no"], weight=np.array([4.0] * 3))
     store.remember(ticked, NOW)

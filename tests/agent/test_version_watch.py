@@ -12,7 +12,7 @@ from agent.version_watch import VersionWatch, as_columns
 from detectors import LabelledBaseline, Reading, Reference, State, build_reference
 from detectors.budget import Budget
 from detectors.parts.errors import RESIDUAL_ROWS, ErrorRate
-from detectors.settings import Settings
+from detectors.settings import FairnessSettings, Settings
 from tests.agent.ticks import column, columns, tick
 
 SETTINGS = Settings()
@@ -256,3 +256,22 @@ def test_a_baseline_of_the_reference_is_what_errors_are_compared_with() -> None:
     assert isinstance(part, ErrorRate)
     rate = part.detector.baseline_rate
     assert rate == pytest.approx(0.05, abs=1e-3)
+
+
+def test_groups_of_people_are_compared_with_labels_and_without() -> None:
+    settings = Settings(fairness=(FairnessSettings(attribute="job", positive="yes", gap_max=0.1),))
+    watched = VersionWatch("v1", reference(task="classification"), settings)
+    watched.take(batch(1), ticks=1.0)
+    assert set(watched.monitor.fairness()["job"]) == {"demographic_parity", "disparate_impact"}
+    rng = np.random.default_rng(4)
+    rows = [
+        joined(n, "yes" if rng.random() < (0.9 if n % 2 else 0.4) else "no", "yes",
+               groups={"job": "clerk" if n % 2 else "nurse"})
+        for n in range(2_000)
+    ]  # fmt: skip
+    readings = watched.take_labelled(rows, ticks=1.0, at=1.0)
+    found = {r.subject: r for r in readings if r.detector == "fairness"}
+    assert set(found) >= {"job:equal_opportunity"}
+    assert "outside the false-alarm budget" in found["job:equal_opportunity"].explain
+    gap = watched.monitor.fairness()["job"]["equal_opportunity"]
+    assert gap.lower < 0.5 < gap.upper
