@@ -7,6 +7,7 @@ array operations per tick, whatever the number of rows.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -141,7 +142,11 @@ def lay_out(
             for inference, count in zip(inferences, counts, strict=True)
             for identity in (inference.id,) * count
         ),
-        row_numbers=np.concatenate([np.arange(piece.start, piece.stop) for piece in pieces]),
+        row_numbers=np.fromiter(
+            chain.from_iterable(range(piece.start, piece.stop) for piece in pieces),
+            dtype=np.int64,
+            count=sum(counts),
+        ),
         aliases={alias: i.id for i in inferences for alias in i.aliases},
         at=np.repeat([i.at for i in inferences], counts),
         weight=np.repeat([i.weight for i in inferences], counts),
@@ -200,17 +205,18 @@ def _alike(
     pieces: Iterable[_Piece], known: tuple[str, ...]
 ) -> list[tuple[tuple[str, ...], NDArray[np.int64], list[_Piece]]]:
     """Pieces with the same columns in the same form, and the places of their rows in the batch."""
-    groups: dict[tuple[tuple[str, ...], bool], tuple[list[NDArray[np.int64]], list[_Piece]]] = {}
+    groups: dict[tuple[tuple[str, ...], bool], tuple[list[int], list[_Piece]]] = {}
     row = 0
     for piece in pieces:
         names = feature_names(piece.inference, known)
         is_matrix = isinstance(piece.inference.rows, np.ndarray)
         places, members = groups.setdefault((names, is_matrix), ([], []))
-        places.append(np.arange(row, row + piece.rows))
+        places.extend(range(row, row + piece.rows))
         members.append(piece)
         row += piece.rows
     return [
-        (names, np.concatenate(places), members) for (names, _), (places, members) in groups.items()
+        (names, np.array(places, dtype=np.int64), members)
+        for (names, _), (places, members) in groups.items()
     ]
 
 
