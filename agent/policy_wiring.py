@@ -43,19 +43,25 @@ def policy(config: Config, role: Role) -> Policy:
 
 
 def quality_of(watch: VersionWatch | None) -> tuple[Quality, ...]:
+    """Realised quality, and the estimated one for as long as labels do not contradict it."""
     if watch is None:
         return ()
+    monitor = watch.monitor
+    found = [("realised", watch.metrics())]
+    if monitor.estimates_hold:
+        found.append(("estimated", monitor.estimated()))
     return tuple(
         Quality(
             metric=name,
-            basis="realised",
+            basis=basis,
             value=estimate.value,
             lower=_known(estimate.lower),
             upper=_known(estimate.upper),
             rows=estimate.rows,
             version=watch.version,
         )
-        for name, estimate in watch.metrics().items()
+        for basis, metrics in found
+        for name, estimate in metrics.items()
     )
 
 

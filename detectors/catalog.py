@@ -18,6 +18,7 @@ from detectors.parts import (
     performance,
     segments,
     slices,
+    trust,
     truth,
 )
 from detectors.reference import Reference
@@ -37,11 +38,19 @@ DETECTORS: Final[Mapping[str, Make]] = {
     "calibration": calibration.calibration,
     "residuals": errors.residuals,
     "label": truth.label,
+    "trust": trust.trust,
     "performance": performance.performance,
     "fairness": fairness.fairness,
     "slices": slices.slices,
 }
 
 #: Parts that learn from labels, and those of them that rest on no reference.
-LABELLED: Final = ("error_rate", "calibration", "residuals", "label", "performance")
+LABELLED: Final = (
+    "error_rate",
+    "calibration",
+    "residuals",
+    "label",
+    "trust",
+    "performance",
+)
 KEPT: Final = frozenset({"performance"})

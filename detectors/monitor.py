@@ -30,6 +30,7 @@ from detectors.parts.fairness import Groups
 from detectors.parts.performance import Performance
 from detectors.parts.segments import Oddities
 from detectors.parts.slices import WorstSlices
+from detectors.parts.trust import Trust
 from detectors.parts.truth import LabelProfile, LabelShare
 from detectors.reading import Kind, Moment, Reading, Scope, State
 from detectors.reference import ProfileError, Reference, Task
@@ -253,6 +254,12 @@ class Monitor:
         """Give quality of the last rows without labels by metric; empty where it is not known."""
         part = self.parts.get("estimation")
         return part.metrics() if isinstance(part, Estimation) else {}
+
+    @property
+    def estimates_hold(self) -> bool:
+        """Whether nothing that labels say contradicts what was estimated without them."""
+        part = self.parts.get("trust")
+        return not isinstance(part, Trust) or part.detector.trusted
 
     def fairness(self) -> dict[str, dict[str, Estimate]]:
         """Give gaps between groups, by attribute and metric; empty where none was asked for."""

@@ -38,8 +38,25 @@ EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 
 # Which way is worse: a trigger must name the bound on that side, or it would fire on improvement.
 # The metrics are those of detectors.quality: one that nobody computes would never fire.
-Metric: TypeAlias = Literal["accuracy", "f1", "precision", "recall", "rmse", "mae", "mape"]
-FALLS_WHEN_WORSE = frozenset({"accuracy", "f1", "precision", "recall"})
+Metric: TypeAlias = Literal[
+    "accuracy",
+    "f1",
+    "precision",
+    "recall",
+    "specificity",
+    "roc_auc",
+    "pr_auc",
+    "log_loss",
+    "brier",
+    "calibration_error",
+    "rmse",
+    "mae",
+    "mape",
+    "pinball",
+]
+FALLS_WHEN_WORSE = frozenset(
+    {"accuracy", "f1", "precision", "recall", "specificity", "roc_auc", "pr_auc"}
+)
 
 
 def _cron(text: str) -> str:
@@ -100,8 +117,8 @@ class QualityTrigger(Section):
     """Bound of a metric that falls when the model gets worse."""
     above: Number | None = None
     """Bound of a metric that rises when the model gets worse."""
-    basis: Literal["realised"] = "realised"
-    """From labels."""
+    basis: Literal["realised", "estimated"] = "realised"
+    """From labels, or estimated without them."""
     rows_min: Count = 200
     """Labelled rows that there must be."""
 

@@ -17,7 +17,8 @@ from retrain.preprocess import Kind, Task, decode_output
 
 # Fewer captured rows than this say too little of a distribution, and the original rows are taken.
 CAPTURED_ROWS_MIN = 1_000
-PREDICTION = "prediction"
+# No feature may be called so: names of the model's outputs, and of what turned out true.
+PREDICTION, SCORE, LABEL = "prediction", "prediction (score)", "prediction (label)"
 
 
 def reference_profile(
@@ -25,24 +26,28 @@ def reference_profile(
 ) -> tuple[bytes, dict[str, Any]]:
     """`reference.json` and its account. The labelled baseline rests on rows not trained on."""
     rows, trained, source = _rows(recipe, prepared)
-    said = decode_output(model.answer(model.encode(rows)), model.preprocess).prediction
+    answer = model.answer(model.encode(rows))
+    said = decode_output(answer, model.preprocess).prediction
     columns: dict[str, NDArray[Any]] = {
         feature.name: rows.columns[feature.name] for feature in recipe.features
     }
     kinds = {feature.name: feature.kind.value for feature in recipe.features}
     classify = recipe.task is Task.CLASSIFICATION
     kinds[PREDICTION] = (Kind.CATEGORICAL if classify else Kind.NUMERIC).value
-    errors = None
+    outputs: dict[str, NDArray[Any]] = {PREDICTION: said}
+    # What the model learnt from says nothing of how good it is: those rows have no label here.
+    outputs[LABEL] = np.where(trained, None, rows.target.astype(object))
     if classify:
-        errors = np.where(trained, np.nan, (said != rows.target).astype(np.float64))
+        outputs[SCORE] = answer
     reference = build_reference(
-        {**columns, PREDICTION: said},
+        {**columns, **outputs},
         kinds=kinds,
         tick_rows=recipe.data.tick_rows,
         # Captures come in order of time; of a file of training rows nobody knows.
         ordered=source == "captured",
         prediction=PREDICTION,
-        errors=errors,
+        score=SCORE if classify else None,
+        label=LABEL,
         sensitive=recipe.data.sensitive,
         task=recipe.task.value,
     )

@@ -1,12 +1,14 @@
 """One version's detectors: data, prediction, concept and quality, across restarts."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from agent.labels import Joined
+from agent.policy_wiring import quality_of
 from agent.state import Snapshot
 from agent.version_watch import VersionWatch, as_columns
 from detectors import LabelledBaseline, Reading, Reference, State, build_reference
@@ -275,3 +277,35 @@ def test_groups_of_people_are_compared_with_labels_and_without() -> None:
     assert "outside the false-alarm budget" in found["job:equal_opportunity"].explain
     gap = watched.monitor.fairness()["job"]["equal_opportunity"]
     assert gap.lower < 0.5 < gap.upper
+
+
+def test_a_policy_hears_of_estimates_only_while_labels_do_not_disagree() -> None:
+    rng = np.random.default_rng(6)
+
+    def rows(count: int, right: bool) -> tuple[Any, Any, Any]:
+        score = rng.random(count)
+        said = column(np.where(score > 0.5, "1", "0").tolist())
+        truth = rng.random(count) < (score if right else 1 - score)
+        return score, said, column(np.where(truth, "1", "0").tolist())
+
+    score, said, true = rows(8_000, True)
+    of = build_reference(
+        {**columns(8_000, seed=7), "prediction": said, "score": score, "true": true},
+        prediction="prediction",
+        score="score",
+        label="true",
+        task="classification",
+    )
+    watched = VersionWatch("v1", of, SETTINGS)
+    score, said, _ = rows(1_000, True)
+    ticked = tick([f"{n}" for n in range(1_000)], columns=columns(1_000, 3), prediction=said)
+    watched.take(replace(ticked, score=score), ticks=1.0)
+    assert {quality.basis for quality in quality_of(watched)} == {"estimated"}
+    score, said, true = rows(3_000, False)
+    late = [
+        joined(n, s, t, score=float(p))
+        for n, (s, t, p) in enumerate(zip(said, true, score, strict=True))
+    ]
+    readings = watched.take_labelled(late, ticks=1.0, at=1.0)
+    assert ("quality", "estimation") in {(r.kind.value, r.subject) for r in readings}
+    assert {quality.basis for quality in quality_of(watched)} == {"realised"}
