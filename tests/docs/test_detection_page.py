@@ -176,3 +176,23 @@ def test_links_lead_to_headings_and_files_that_exist() -> None:
             if anchor:
                 assert aim == PAGE, target
                 assert anchor in headings, target
+
+
+def test_a_delay_that_never_came_is_missed_and_stands_beside_its_false_alarms() -> None:
+    ours = {".1 sigma": {"median": 5_000.0, "p90": float("inf")}, "false": 0}
+    peers = {"KS .05": {"delays": {".1 sigma": [1_000, None, None]}, "false": 216_000.0}}
+    lines = MAKERS["delay"](json.loads(json.dumps({"remora": ours, "peers": peers})))
+    assert "| **Remora** | 5,000 (missed) | budget .5 |" in lines
+    assert "| KS .05 | missed | 216,000 |" in lines
+
+
+def test_a_delay_among_many_false_alarms_stands_in_brackets() -> None:
+    def one(who: str, alarms: int, delay: int | None) -> dict[str, Any]:
+        shared = {"stream": "elec", "kind": "blocks", "ticks": 100}
+        return shared | {"who": who, "alarms": alarms, "delay": delay}
+
+    figures = [one("Remora", 1, 900), one("Remora", 0, None), one("KS .05", 99, 48)]
+    total = {"ticks": 200, "alarm": 0.005, "standing": 0.0, "most": 0.03}
+    lines = MAKERS["real-rows"]({"figures": figures, "totals": {"blocks": total}})
+    assert "| elec | 0.5%, 900 | 99.0% [48] |" in lines
+    assert lines[-1].startswith("Remora: an alarm on 0.500% of 200 ticks")
