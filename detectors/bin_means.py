@@ -13,10 +13,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.binning import WIDTH
+from detectors.bins import WIDTH, Bins
 from detectors.columns import Column
 from detectors.places import places
-from detectors.reference import FeatureProfile
 
 Floats = NDArray[np.float64]
 
@@ -75,11 +74,11 @@ class BinMeans:
 
 
 class BinMeansBuilder:
-    """Takes reference rows chunk by chunk, in the bins of `profiles`."""
+    """Takes reference rows chunk by chunk, in the bins of `features`, by name."""
 
-    def __init__(self, profiles: Sequence[FeatureProfile]) -> None:
-        self._profiles = tuple(profiles)
-        self._sums = np.zeros((2, len(self._profiles), WIDTH, 3))
+    def __init__(self, features: Sequence[tuple[str, Bins]]) -> None:
+        self._features = tuple(features)
+        self._sums = np.zeros((2, len(self._features), WIDTH, 3))
         self._seen = 0
 
     def update(
@@ -94,13 +93,13 @@ class BinMeansBuilder:
         rows = len(values[0])
         step = 1 if self._seen < WHOLE_ROWS else THINNED
         self._seen += rows
-        for j, profile in enumerate(self._profiles):
-            column = columns.get(profile.name)
+        for j, (name, bins) in enumerate(self._features):
+            column = columns.get(name)
             if column is None:
                 continue
             if len(column) != rows:
                 raise ValueError(f"{len(column)} rows of a column for {rows} scores or losses")
-            place = places(column[::step], profile.bins)
+            place = places(column[::step], bins)
             for k, quantity in enumerate((score, loss)):
                 if quantity is not None:
                     self._add(self._sums[k, j], place, np.asarray(quantity, np.float64)[::step])
@@ -112,9 +111,21 @@ class BinMeansBuilder:
         for power in range(3):
             sums[:, power] += np.bincount(bins, held**power, WIDTH)
 
-    def finish(self) -> BinMeans | None:
-        """Give the means so far; None if there was neither a score nor a loss."""
+    def finish(
+        self, moved: Mapping[str, NDArray[np.int64] | None] | None = None
+    ) -> BinMeans | None:
+        """Give the means so far; None if there was neither a score nor a loss.
+
+        `moved` gives, for a feature whose final bins stand in another order, each bin's final
+        place; None if its bins could not be kept: it then has no means.
+        """
         if not self._sums[:, :, :, 0].any():
             return None
-        names = tuple(profile.name for profile in self._profiles)
-        return BinMeans(names=names, sums=self._sums.copy())
+        sums = self._sums.copy()
+        for j, (name, _) in enumerate(self._features):
+            if moved is not None and name in moved:
+                sums[:, j] = 0.0
+                final = moved[name]
+                if final is not None:
+                    np.add.at(sums[:, j], (slice(None), final), self._sums[:, j])
+        return BinMeans(names=tuple(name for name, _ in self._features), sums=sums)

@@ -29,7 +29,7 @@ class Consequences:
     """Knows how fast rows come, what the reference's quality was, and who weighs features."""
 
     def __init__(self, reference: Reference, table: EstimationTable | None) -> None:
-        self._attribution = Attribution(reference.features)
+        self._attribution = Attribution(reference.features, reference.means)
         self._was = {} if table is None else baseline_figures(table)
         self._moments: deque[tuple[float, int]] = deque(maxlen=MOMENTS_MAX)
 

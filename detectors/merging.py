@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from detectors.bin_means import BinMeans
 from detectors.bins import MISSING, OUTSIDE, CategoryBins, NumericBins, fit_numeric, numeric_counts
 from detectors.estimation import EstimationTable
 from detectors.feature_profile import FeatureProfile, Keys, ProfileError
@@ -60,6 +61,7 @@ def merge(a: Reference, b: Reference) -> Reference:
         ordered=a.ordered and b.ordered,
         task=a.task or b.task,
         baseline=_merge_baselines(a.baseline, b.baseline),
+        means=_merge_means(a, b),
         quality=_merge_quality(a.quality, b.quality),
         learnt=a.learnt or b.learnt,
         accepted=a.accepted and b.accepted,
@@ -83,6 +85,16 @@ def same_bins(a: FeatureProfile, b: FeatureProfile) -> bool:
     if isinstance(a.bins, CategoryBins) and isinstance(b.bins, CategoryBins):
         return a.bins.top == b.bins.top
     return a.bins == b.bins
+
+
+def _merge_means(a: Reference, b: Reference) -> BinMeans | None:
+    """Sums by bin add where the bins of all features are the same."""
+    if a.means is None or b.means is None or a.means.names != b.means.names:
+        return None
+    theirs = {profile.name: profile for profile in b.features}
+    if not all(same_bins(profile, theirs[profile.name]) for profile in a.features):
+        return None
+    return a.means.merged(b.means)
 
 
 def _same_derivation(a: Reference, b: Reference) -> bool:

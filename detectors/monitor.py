@@ -133,7 +133,8 @@ class Monitor:
             )
         )
         said = self._projections_follow.update(readings, self._in_a_feature, rows=table.rows)
-        return self._consequences.told(said, self._features, self.estimated())
+        estimated = self.estimated() if self.estimates_hold else {}
+        return self._consequences.told(said, self._features, estimated)
 
     def idle(self, *, ticks: float = 1.0, at: float | None = None) -> list[Reading]:
         """Take a tick in which no row came: silence, when it lasts, is a finding of its own."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.binning import BINS, MISSING, OUTSIDE, Bins, NumericBins
+from detectors.bins import BINS, MISSING, OUTSIDE, Bins, NumericBins
 from detectors.columns import Column, category_keys, digest_of, numbers
 
 

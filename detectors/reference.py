@@ -21,6 +21,7 @@ from typing import Any, Final, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.bin_means import BinMeans
 from detectors.bins import BINS, OUTSIDE, WIDTH, CategoryBins
 from detectors.columns import Column, Table
 from detectors.derivation import Derivation
@@ -86,6 +87,7 @@ class Reference:
     order as they come, text and vectors too; empty where nobody knows. `derivation` says how
     columns are derived from rows; those that are plain features stand among `features`, the
     multivariate ones are `projections`.
+    `means` say what the model said and how wrong it was by bin of each feature, where it is known.
     `quality` holds facts of the rows themselves: `duplicate_ratio`, the share of rows that repeat
     an earlier one of their tick.
     """
@@ -103,6 +105,7 @@ class Reference:
     ordered: bool = True
     task: Task | None = None
     baseline: LabelledBaseline | None = None
+    means: BinMeans | None = None
     quality: Mapping[str, float] = field(default_factory=dict)
     learnt: bool = False
     accepted: bool = True
@@ -249,6 +252,7 @@ def _content(reference: Reference) -> dict[str, Any]:
             "errors": baseline.errors,
             "estimation": baseline.estimation,
         },
+        "means": None if reference.means is None else reference.means.tree(),
         "quality": dict(reference.quality),
         "learnt": reference.learnt,
         "features": [feature_tree(feature) for feature in reference.features],
@@ -302,6 +306,7 @@ def _reference_from(tree: Mapping[str, Any]) -> Reference:
             errors=int(baseline["errors"]),
             estimation=baseline["estimation"],
         ),
+        means=None if tree["means"] is None else BinMeans.from_tree(tree["means"]),
         quality=quality,
         learnt=bool(tree["learnt"]),
         accepted=bool(tree["accepted"]),

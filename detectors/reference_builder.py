@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.baseline_rows import BaselineRows, guess_task
+from detectors.bin_means import BinMeansBuilder
 from detectors.bins import BINS, MISSING, OUTSIDE, Bins, NumericBins
 from detectors.calibration import detectable_shift, significant
 from detectors.column_kinds import KINDS, PLAIN_KINDS, column_kinds
@@ -52,6 +53,8 @@ class _Chunk:
     table: Table
     times: Floats | None
     segments: Column | None
+    score: Floats | None  # what the model said of each row, and how wrong it was
+    loss: Floats | None
 
 
 class ReferenceBuilder:
@@ -114,6 +117,7 @@ class ReferenceBuilder:
         self._counted = CountedRows([], tick_rows=1)
         self._seasonal: dict[int, CountedRows] = {}
         self._segments: SegmentRows | None = None
+        self._means = BinMeansBuilder([])
         self._opened = False
         self._labelled: BaselineRows | None = None
         self._copies = CopyCounter()
@@ -133,10 +137,13 @@ class ReferenceBuilder:
         self.malformed.update(table.malformed)
         self._take_labels(table, errors)
         segment = self._roles.segment
+        score, loss = self._roles.score_and_loss(table, self._task)
         chunk = _Chunk(
             table=self._roles.watched(table, self._task),
             times=times,
             segments=None if segment is None else table.columns.get(segment),
+            score=score,
+            loss=loss,
         )
         if not table.rows:
             if not self._opened:
@@ -176,6 +183,7 @@ class ReferenceBuilder:
             derivation=self._derivation,
             columns=self._columns,
             segments=self._finished_segments(profiles),
+            means=self._means.finish(self._moved(profiles)),
             rows=self.rows,
             tick_rows=self._tick_rows,
             ordered=self._ordered,
@@ -249,6 +257,9 @@ class ReferenceBuilder:
         else:
             bins = [(p.name, opened(p.bins)) for p in self._like.profiles()]
         self._counted = self._counting(bins)
+        projected = () if self._derivation is None else self._derivation.projections
+        apart = {*self._roles.outputs, *projected}
+        self._means = BinMeansBuilder([(n, own) for n, own in bins if n not in apart])
         for parts in PARTS:
             seasonal = [
                 (name, replace(own, phases=season.phases))
@@ -302,6 +313,7 @@ class ReferenceBuilder:
                 counted.add(columns, rows, chunk.times)
         if self._segments is not None and chunk.segments is not None and rows:
             self._segments.add(chunk.segments, columns, self._counted.binner, chunk.times)
+        self._means.update(columns, chunk.score, chunk.loss)
         own = chunk.table.columns
         plain = [own[name] for name in self._columns if name in own and name in self._features]
         self._copies.update(plain, rows)
@@ -349,8 +361,11 @@ class ReferenceBuilder:
     def _finished_segments(self, profiles: Mapping[str, FeatureProfile]) -> Segments | None:
         if self._segments is None:
             return None
-        moved: dict[int, NDArray[np.int64] | None] = {}
         places = self._counted.place
-        for name, profile in profiles.items():
-            moved[places[name]] = final_places(self._counted.binner.bins_of(name), profile.bins)
+        moved = {places[name]: final for name, final in self._moved(profiles).items()}
         return self._segments.finish([places[name] for name in profiles], moved)
+
+    def _moved(self, profiles: Mapping[str, FeatureProfile]) -> dict[str, NDArray[np.int64] | None]:
+        """Where the rows of each counted bin stand in the final bins, by feature."""
+        bins_of = self._counted.binner.bins_of
+        return {name: final_places(bins_of(name), p.bins) for name, p in profiles.items()}

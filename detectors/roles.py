@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from detectors.baseline_rows import class_names, classes_of_scores
+from detectors.baseline_rows import class_names, classes_of_scores, wrong_rows
 from detectors.columns import Column, Table, numbers
 from detectors.reference import Task
 
@@ -68,6 +69,28 @@ class Roles:
             return table.vectors[self.score].astype(np.float64)
         column = table.columns.get(self.score)
         return None if column is None else numbers(column).astype(np.float64)
+
+    def score_and_loss(
+        self, table: Table, task: Task | None
+    ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+        """Give each row's one number that the model said, and how wrong it was; None if unknown.
+
+        The number is the score of the positive class, or a regression's prediction; the loss is 1
+        or 0, or the absolute error.
+        """
+        said, truth = self.said(table), table.columns.get(self.label or "")
+        if task == "regression":
+            if said is None:
+                return None, None
+            number = numbers(said).astype(np.float64)
+            if truth is None:
+                return number, None
+            with np.errstate(over="ignore", invalid="ignore"):
+                return number, np.abs(numbers(truth).astype(np.float64) - number)
+        score = self.scores(table)
+        if score is not None and score.ndim == 2:
+            score = score[:, 1] if score.shape[1] == 2 else None
+        return score, None if said is None or truth is None else wrong_rows(said, truth)
 
 
 def highest(vectors: Column) -> Column:

@@ -41,7 +41,7 @@ BINNER = Binner([(profile.name, profile.bins) for profile in REFERENCE.features]
 
 
 def means(*, score: bool = True, loss: bool = True) -> BinMeans | None:
-    builder = BinMeansBuilder(REFERENCE.features)
+    builder = BinMeansBuilder([(p.name, p.bins) for p in REFERENCE.features])
     for part in np.array_split(np.arange(40_000), 5):
         columns = {name: column[part] for name, column in KNOWN.items()}
         rng = np.random.default_rng(int(part[0]))
@@ -138,7 +138,7 @@ def test_means_are_those_of_the_rows_and_survive_a_file() -> None:
 
 
 def test_rows_beyond_the_first_65_536_are_thinned() -> None:
-    builder = BinMeansBuilder(REFERENCE.features)
+    builder = BinMeansBuilder([(p.name, p.bins) for p in REFERENCE.features])
     columns = rows(70_000, np.random.default_rng(5))
     for _ in range(2):
         builder.update(columns, said(columns), None)

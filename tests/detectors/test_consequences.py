@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors import Monitor, Reading, build_reference
+from detectors import Monitor, Reading, Reference, ReferenceBuilder, build_reference, merge
 from detectors.consequences import Consequences, baseline_figures
 from detectors.estimation import EstimationBuilder
 from detectors.parts.estimation import table_of
@@ -61,7 +61,27 @@ def test_a_drift_that_the_model_does_not_care_about_says_that() -> None:
 def test_of_two_features_that_drift_the_one_that_matters_is_named() -> None:
     found = drifts(monitor(), shift=1.0, noise=2.0)
     assert {reading.subject for reading in found} == {"age", "other"}
-    assert any("explains" in reading.explain for reading in found)
+    last = found[-1].explain
+    assert "age explains" in last
+    # `other` moved further, and no error depends on it.
+    assert "of the expected change of errors" in last
+    assert "other" not in last.split("explains")[1]
+
+
+def test_what_the_reference_knows_of_errors_by_bin_adds_over_parts() -> None:
+    whole = rows(9_000, 1)
+    first = {name: column[:6_000] for name, column in whole.items()}
+    builder = ReferenceBuilder(score="score", label="label", task="classification")
+    builder.update(first)
+    one = builder.finish()
+    other = ReferenceBuilder(score="score", label="label", task="classification", like=one)
+    other.update({name: column[6_000:] for name, column in whole.items()})
+    both = merge(one, other.finish())
+    assert both.means is not None
+    assert both.means.rows("loss").sum(axis=1).tolist() == [9_000, 9_000]
+    wrong = (whole["score"] >= 0.5) != whole["label"]
+    assert both.means.sums[1, :, :, 1].sum(axis=1).tolist() == [wrong.sum()] * 2
+    assert Reference.from_bytes(both.to_bytes()).means is not None
 
 
 def test_the_rate_of_rows_survives_a_restart_and_a_clock_that_goes_back() -> None:
