@@ -97,6 +97,18 @@ def _histogram(bounds: tuple[float, ...], counts: Sequence[int], total: float) -
     return Histogram(bounds=bounds, counts=filled, sum=total)
 
 
+#: Gauges about labels as a whole.
+LABEL_GAUGES = {
+    "join_ratio": "Share of mature predictions that have a label; absent before it is known.",
+    "maturity_seconds": "Age at which a cohort's labels are believed.",
+    "waiting": "Rows whose label came, and whose cohort is not mature yet.",
+}
+
+
+def _known(model: tuple[str, ...], seen: ScrapeInput, name: str) -> list[Row]:
+    return [(model, seen.label_figures[name])] if name in seen.label_figures else []
+
+
 def _intake(seen: ScrapeInput) -> list[Family]:
     model = (seen.model,)
     delays = _histogram(DELAY_BOUNDS_S, seen.delays.counts, seen.delays.sum_s)
@@ -144,6 +156,10 @@ def _intake(seen: ScrapeInput) -> list[Family]:
             "outcome",
             [((outcome,), float(n)) for outcome, n in sorted(seen.labels.items())],
         ),
+        *[
+            family(f"labels_{name}", "gauge", help, "model", _known(model, seen, name))
+            for name, help in LABEL_GAUGES.items()
+        ],
         family(
             "label_delay_seconds",
             "histogram",

@@ -55,6 +55,7 @@ class ScrapeInput:
     drops: Mapping[str, int]
     labels: Mapping[str, int]
     delays: Delays
+    label_figures: Mapping[str, float] = field(default_factory=dict)  # by name, where known
     server: Resources
     cost: Mapping[str, Any] | None = None  # as `Costs.as_json` says it
     processes: Mapping[str, Mapping[str, float]]

@@ -126,6 +126,7 @@ class BinMeansBuilder:
             if moved is not None and name in moved:
                 sums[:, j] = 0.0
                 final = moved[name]
-                if final is not None:
-                    np.add.at(sums[:, j], (slice(None), final), self._sums[:, j])
+                places_now = [] if final is None else final.tolist()
+                for b, place in enumerate(places_now):
+                    sums[:, j, place] += self._sums[:, j, b]
         return BinMeans(names=tuple(name for name, _ in self._features), sums=sums)

@@ -169,6 +169,7 @@ def scrape_input(**changes: Any) -> ScrapeInput:
         drops={"channel_full": 3},
         labels={"joined": 200, "late": 0},
         delays=delays,
+        label_figures={"join_ratio": 0.9, "maturity_seconds": 3_600.0, "waiting": 12.0},
         server=Resources(
             values={
                 **{"cpu_s": 12.5, "memory_bytes": 1e8, "threads": 8.0, "fds": 20.0},
