@@ -6,26 +6,27 @@ It reads and translates; every change goes through the controller. Lists are bou
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.admin.view import CallbackAnswer, Json, Refused
+from agent.detection_status import detection_status
 from agent.edge_totals import quantile
 from agent.families import RolloutFigures, ScrapeInput, families
+from agent.feature_view import HISTORY_POINTS_MAX, FeatureView
+from agent.label_cohorts import Cohorts
 from agent.label_parsing import parse_labels
 from agent.latency import SHARES
 from agent.server_families import server_status
 from agent.source_status import completeness
 from agent.version_watch import VersionWatch
-from detectors import DriftDetector
 from exporters.prometheus import Family
 from retrain.ledger import LedgerError
 
 if TYPE_CHECKING:
     from agent.topology import Agent
 
-HISTORY_POINTS_MAX = 500
-FEATURE_HISTORIES_MAX = 500
 UNDECODED_SHOWN = 5
 
 
@@ -35,7 +36,7 @@ class AgentView:
     def __init__(self, agent: "Agent") -> None:
         self._agent = agent
         self._history: deque[Json] = deque(maxlen=HISTORY_POINTS_MAX)
-        self._features: dict[str, deque[Json]] = {}
+        self._features = FeatureView()
         self._last: tuple[float, int, int] | None = None  # at, requests, errors
         self._last_durations: list[int] = []
         self._exported: tuple[str, ...] = ()
@@ -47,8 +48,6 @@ class AgentView:
         monitor = agent.intake.monitor
         controller = agent.controller
         reference = monitor.reference(monitor.stable)
-        watch = self._watch()
-        states = _states(watch)
         return {
             "model": agent.config.model.name,
             "stable": controller.facts.stable(),
@@ -77,9 +76,7 @@ class AgentView:
             "latency": _latency(agent.latencies.quantiles(time.time())),
             "slo": [one.as_json() for one in agent.objectives.standings(time.time())],
             "generations": agent.intake.generations.as_json(),
-            "states": dict(states),
-            "concept": watch.concept_status if watch else "insufficient_data",
-            "quality": _quality(watch),
+            **detection_status(self._watch(), monitor.findings),
             "labels": dict(agent.intake.labels.outcomes),
             "label_cohorts": agent.intake.labels.cohorts.as_json(),
             "rollout": controller.facts.rollout(),
@@ -90,34 +87,30 @@ class AgentView:
         }
 
     def features(self) -> list[Json]:
-        watch = self._watch()
-        if watch is None:
-            return []
-        return [entry for _, monitor in _monitors(watch) for entry in _feature_entries(monitor)]
+        return self._features.entries(self._watch())
 
     def feature(self, name: str) -> Json | None:
-        watch = self._watch()
-        if watch is None:
-            return None
-        for _, monitor in _monitors(watch):
-            if name in monitor.names:
-                entry = next(e for e in _feature_entries(monitor) if e["name"] == name)
-                shown = monitor.distributions()[name]
-                bins = [
-                    {"label": label, "reference": p, "current": q}
-                    for label, p, q in zip(
-                        shown["labels"], shown["reference"], shown["current"], strict=True
-                    )
-                ]
-                return {**entry, "bins": bins, "history": list(self._features.get(name, ()))}
-        return None
+        return self._features.one(self._watch(), name)
 
     def history(self) -> Json:
         return {"points": list(self._history)}
 
-    def findings(self, *, limit: int) -> list[Json]:
-        newest = reversed(self._agent.intake.monitor.findings)
-        return [reading.to_json() for reading, _ in zip(newest, range(limit), strict=False)]
+    def findings(
+        self,
+        *,
+        limit: int,
+        kind: str | None = None,
+        state: str | None = None,
+        subject: str | None = None,
+    ) -> list[Json]:
+        wanted = (
+            reading.to_json()
+            for reading in reversed(self._agent.intake.monitor.findings)
+            if kind in (None, reading.kind)
+            and state in (None, reading.state)
+            and subject in (None, reading.subject)
+        )
+        return list(islice(wanted, limit))
 
     def rollouts(self) -> list[Json]:
         return self._agent.controller.facts.rollouts()
@@ -162,6 +155,7 @@ class AgentView:
                 drops=self._drops(),
                 labels=agent.intake.labels.outcomes,
                 delays=agent.intake.delays,
+                label_figures=_label_figures(agent.intake.labels.cohorts),
                 server=agent.server_resources.latest,
                 cost=None if agent.costs is None else agent.costs.as_json(),
                 processes=agent.agent_resources.read(),
@@ -245,22 +239,11 @@ class AgentView:
         self._history.append(point)
 
     def _note_watch(self, watch: VersionWatch, point: Json, at: float) -> None:
-        entries = [entry for _, monitor in _monitors(watch) for entry in _feature_entries(monitor)]
-        for entry in entries:
-            if entry["name"] in self._features or len(self._features) < FEATURE_HISTORIES_MAX:
-                history = self._features.setdefault(entry["name"], deque(maxlen=HISTORY_POINTS_MAX))
-                history.append({"at": at, "psi": entry["psi"], "evidence": entry["evidence"]})
-        if entries:
-            worst = max(entries, key=lambda entry: float(entry["psi"]))
-            point |= {
-                "psi_max": worst["psi"],
-                "feature": worst["name"],
-                "evidence_max": max(float(entry["evidence"]) for entry in entries),
-            }
-        quality = watch.metrics()
-        for metric in ("accuracy", "rmse"):
-            if metric in quality:
-                point[metric] = quality[metric].value
+        point |= self._features.note(watch, at)
+        for basis, quality in (("", watch.metrics()), ("_estimated", watch.monitor.estimated())):
+            for metric in ("accuracy", "rmse"):
+                if metric in quality:
+                    point[metric + basis] = quality[metric].value
 
     def state(self) -> Json:
         """What a restart should still show."""
@@ -312,24 +295,12 @@ class AgentView:
         return self._agent.controller.retraining.callback(run_id, dict(headers), body)
 
 
-def _monitors(watch: VersionWatch) -> list[tuple[str, DriftDetector]]:
-    return list(watch.monitor.drifts().items())
-
-
-def _feature_entries(monitor: DriftDetector) -> list[Json]:
-    evidence, shift = monitor.evidence(), monitor.detectable_shift()
-    profiles = {p.name: p.kind for p in monitor.reference.features}
-    return [
-        {
-            "name": name,
-            "kind": profiles.get(name, "prediction"),
-            "evidence": evidence[name],
-            "evidence_threshold": monitor.evidence_threshold,
-            "detectable_shift": shift[name],
-            **figures,
-        }
-        for name, figures in monitor.effects().items()
-    ]
+def _label_figures(cohorts: Cohorts) -> dict[str, float]:
+    """What is known of the labels that come: nothing of it before enough of them did."""
+    ratio = cohorts.join_ratio
+    known = {} if ratio is None else {"join_ratio": ratio}
+    waiting = float(cohorts.as_json()["waiting"])
+    return {**known, "maturity_seconds": cohorts.maturity_s, "waiting": waiting}
 
 
 def _latency(found: Mapping[tuple[str, str], Sequence[float]]) -> list[Json]:
@@ -342,33 +313,6 @@ def _latency(found: Mapping[tuple[str, str], Sequence[float]]) -> list[Json]:
         }
         for (version, route), durations in found.items()
     ]
-
-
-def _quality(watch: VersionWatch | None) -> Json:
-    if watch is None:
-        return {}
-    return {
-        name: {
-            "value": estimate.value,
-            "lower": estimate.lower,
-            "upper": estimate.upper,
-            "rows": estimate.rows,
-            "basis": "realised",
-        }
-        for name, estimate in watch.metrics().items()
-    }
-
-
-def _states(watch: VersionWatch | None) -> Counter[str]:
-    """Subjects by state: features, the prediction, and the error rate where labels come."""
-    states: Counter[str] = Counter()
-    if watch is None:
-        return states
-    for _, monitor in _monitors(watch):
-        states.update(state.value for state in monitor.states().values())
-    if watch.labelled_rows:
-        states[watch.concept_status.value] += 1
-    return states
 
 
 def _failed(code: str) -> bool:

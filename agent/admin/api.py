@@ -22,6 +22,7 @@ from agent.admin.guard import Guard
 from agent.admin.openapi import OPENAPI
 from agent.admin.page import render_page
 from agent.admin.view import Refused, View
+from detectors.reading import Kind, State
 from exporters.prometheus import registry
 from retrain.ledger import LedgerError
 
@@ -149,7 +150,16 @@ class Api:
         return _json(found)
 
     async def _findings(self, request: Request) -> Response:
-        return _json({"findings": self._view.findings(limit=_whole(request, "limit", 100))})
+        return _json(
+            {
+                "findings": self._view.findings(
+                    limit=_whole(request, "limit", 100),
+                    kind=_one_of(request, "kind", Kind),
+                    state=_one_of(request, "state", State),
+                    subject=request.query_params.get("subject"),
+                )
+            }
+        )
 
     async def _ledger(self, request: Request) -> Response:
         after = _whole(request, "after", 0, most=2**53)
@@ -318,6 +328,13 @@ async def _object(request: Request, keys: tuple[str, ...]) -> dict[str, str]:
         if item is not None and not isinstance(item, str):
             raise Refused(400, f"{key} must be text")
     return {key: item[:1_000] for key, item in value.items() if item is not None}
+
+
+def _one_of(request: Request, name: str, known: type[Kind] | type[State]) -> str | None:
+    text = request.query_params.get(name)
+    if text is not None and text not in list(known):
+        raise Refused(400, f"{name} is one of {', '.join(known)}")
+    return text
 
 
 def _whole(request: Request, name: str, default: int, *, most: int = LIMIT_MAX) -> int:

@@ -7,7 +7,9 @@ what answers is described.
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from agent.admin.feature_schema import FEATURE, FEATURES
 from agent.admin.status_schema import STATUS
+from detectors.reading import Kind, State
 
 Json = dict[str, Any]
 
@@ -48,6 +50,11 @@ def _query(name: str, description: str, *, default: int, most: int | None = None
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
+def _choice(name: str, description: str, known: list[str] | None = None) -> Json:
+    schema: Json = {"type": "string"} if known is None else {"enum": known}
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
 def _read(
     summary: str,
     answer: str,
@@ -65,6 +72,13 @@ def _read(
     if parameters:
         made["parameters"] = list(parameters)
     return {"get": made}
+
+
+def _described(read: Json, name: str) -> Json:
+    """The same, with the answer's members in a schema of that name."""
+    answer = read["get"]["responses"]["200"]["content"]["application/json"]
+    answer["schema"] = {"$ref": f"#/components/schemas/{name}"}
+    return read
 
 
 def _act(
@@ -194,25 +208,28 @@ PATHS: Final[dict[str, Json]] = {
         media="text/plain",
     ),
     "/api/openapi.json": _read("This description.", "OpenAPI 3.1."),
-    "/api/v1/status": {
-        "get": {
-            **_read("Everything at a glance.", "The status.")["get"],
-            "responses": {
-                "200": _answer("The status.", schema={"$ref": "#/components/schemas/Status"}),
-                "401": _REFUSED,
-            },
-        }
-    },
-    "/api/v1/features": _read("Every feature with its state and figures.", "The features."),
-    "/api/v1/features/{name}": _read(
-        "One feature: its distribution against the reference, and its history.",
-        "The feature.",
-        _path("name", "The feature's name; slashes are part of it."),
-        codes=("404",),
+    "/api/v1/status": _described(_read("Everything at a glance.", "The status."), "Status"),
+    "/api/v1/features": _described(
+        _read("Every feature with its state and figures.", "The features."), "Features"
+    ),
+    "/api/v1/features/{name}": _described(
+        _read(
+            "One feature: its distribution against the reference, and its history.",
+            "The feature.",
+            _path("name", "The feature's name; slashes are part of it."),
+            codes=("404",),
+        ),
+        "Feature",
     ),
     "/api/v1/history": _read("Drift, quality and traffic over time.", "At most 500 points."),
     "/api/v1/findings": _read(
-        "Changes of state, newest first.", "The findings.", _LIMIT, codes=("400",)
+        "Changes of state, newest first.",
+        "The findings.",
+        _LIMIT,
+        _choice("kind", "Of this kind alone.", [kind.value for kind in Kind]),
+        _choice("state", "Those that brought a subject into this state.", [s.value for s in State]),
+        _choice("subject", "About this feature, metric or detector."),
+        codes=("400",),
     ),
     "/api/v1/rollouts": {
         **_read("Rollouts, newest first.", "The rollouts."),
@@ -316,6 +333,8 @@ OPENAPI: Final[Json] = {
                 "properties": {"error": {"type": "string"}},
             },
             "Status": STATUS,
+            "Features": FEATURES,
+            "Feature": FEATURE,
             "Label": _LABEL,
             "Callback": _CALLBACK_BODY,
         },

@@ -40,24 +40,34 @@ class View(Protocol):
         Keys: model, stable {version, digest, address}, role, uptime_s, config_digest, protocol,
         reference {digest, rows, learnt, accepted, provisional} or null, sampling {rate},
         rows_total, drops {reason: n}, states {ok, warning, drift, insufficient_data: n},
-        quality {metric: {value, lower, upper, rows, basis}}, rollout or null, run or null,
-        processes {name: {pid, restarts, memory_bytes, cpu_s}}, absent {metric: reason}.
+        standing [{kind, subject, state, explain, ...}], quality and estimated {metric: {value,
+        lower, upper, rows, basis, kind}}, what detectors know (see `status_schema`), rollout or
+        null, run or null, processes {name: {pid, restarts, memory_bytes, cpu_s}}, absent {metric:
+        reason}.
         """
 
     def features(self) -> list[Json]:
         """One entry for each feature and the prediction: name, kind, state, evidence, psi, js,
-        ks, wasserstein, missing_ratio, detectable_shift, rows."""
+        ks, wasserstein, missing_ratio, detectable_shift, rows, projections."""
 
     def feature(self, name: str) -> Json | None:
-        """One feature with its distribution: bins [{label, reference, current}], and its history
-        [{at, psi, evidence}], newest last, at most 500 points. None when there is none."""
+        """One feature with its distribution: bins [{label, reference, current}], effects {window:
+        {psi, ...}}, and its history [{at, psi, evidence}], newest last, at most 500 points. None
+        when there is none."""
 
     def history(self) -> Json:
         """Drift, quality and traffic over time for the page: {"points": [{at, psi_max, feature,
         evidence_max, requests_s, error_ratio, p50_s, p99_s, accuracy}]}, at most 500."""
 
-    def findings(self, *, limit: int) -> list[Json]:
-        """State-change events, newest first."""
+    def findings(
+        self,
+        *,
+        limit: int,
+        kind: str | None = None,
+        state: str | None = None,
+        subject: str | None = None,
+    ) -> list[Json]:
+        """State-change events, newest first; those of one kind, state or subject where asked."""
 
     def rollouts(self) -> list[Json]:
         """Newest first: id, candidate, stable, state, weight, step, started_at, reason,

@@ -8,11 +8,11 @@ from typing import Any
 
 from agent.admin.view import CallbackAnswer, Json, Refused
 from exporters.prometheus import Family
+from tests.admin.stand_in_features import FEATURES, HOSTILE, bins_of, feature_entry, more_of
 
 NOON = 1_760_000_000.0
 DIGEST = "sha256:" + "3f9a" * 16
 CANDIDATE = "sha256:" + "b71c" * 16
-HOSTILE = "<script>alert(1)</script>"
 
 
 class StandIn:
@@ -24,7 +24,8 @@ class StandIn:
         self.now = NOON
         self.rows_file: Path | None = None
         self.crash = False
-        self.service: Json = {}  # more of the status; see tests/admin/stand_in_service.py
+        # More of the status; see tests/admin/stand_in_service.py and stand_in_detection.py.
+        self.service: Json = {}
         self.rollout: Json = {}  # laid over the newest
         self.looks = 0
 
@@ -76,12 +77,14 @@ class StandIn:
         }
 
     def features(self) -> list[Json]:
-        return [_feature(*row) for row in FEATURES]
+        return [feature_entry(*row) for row in FEATURES]
 
     def feature(self, name: str) -> Json | None:
         for row in FEATURES:
             if row[0] == name:
-                return {**_feature(*row), "bins": _bins(row), "history": self._history_of(row)}
+                more = more_of(row[0], row[3])
+                history = self._history_of(row)
+                return {**feature_entry(*row), **more, "bins": bins_of(row), "history": history}
         return None
 
     def _history_of(self, row: tuple[Any, ...]) -> list[Json]:
@@ -110,11 +113,19 @@ class StandIn:
                     "p50_s": 0.0042 + 0.0004 * wave,
                     "p99_s": 0.0187 + 0.004 * wave,
                     "accuracy": 0.853 - 0.041 * _rise(i, 240) + 0.002 * wave,
+                    "accuracy_estimated": 0.849 - 0.028 * _rise(i, 240) + 0.001 * wave,
                 }
             )
         return {"points": points}
 
-    def findings(self, *, limit: int) -> list[Json]:
+    def findings(
+        self,
+        *,
+        limit: int,
+        kind: str | None = None,
+        state: str | None = None,
+        subject: str | None = None,
+    ) -> list[Json]:
         self.calls.append(("findings", limit))
         found = [
             ("data_drift", "hours_per_week", "drift", "PSI .42 is above .1: hours moved up by 6"),
@@ -126,15 +137,16 @@ class StandIn:
             {
                 "at": _clock(self.now - 300.0 * (i + 1)),
                 "row": 1_284_000 - 9_000 * i,
-                "kind": kind,
+                "kind": of_kind,
                 "scope": "feature",
-                "subject": subject,
+                "subject": about,
                 "detector": "evidence",
-                "state": state,
+                "state": to,
                 "explain": words,
                 "version": "v7",
             }
-            for i, (kind, subject, state, words) in enumerate(found)
+            for i, (of_kind, about, to, words) in enumerate(found)
+            if kind in (None, of_kind) and state in (None, to) and subject in (None, about)
         ][:limit]
 
     def rollouts(self) -> list[Json]:
@@ -282,22 +294,6 @@ class StandIn:
         return CallbackAnswer(status=200, body={"state": "running"})
 
 
-# name, kind, state, psi, evidence, shape of the move
-FEATURES: list[tuple[str, str, str, float, float, str]] = [
-    ("hours_per_week", "numeric", "drift", 0.42, 24.7, "up"),
-    ("workclass", "categorical", "drift", 0.19, 11.2, "new"),
-    ("capital_gain", "numeric", "warning", 0.08, 5.1, "up"),
-    ("age", "numeric", "ok", 0.021, 0.9, "flat"),
-    ("education_num", "numeric", "ok", 0.014, 0.4, "flat"),
-    ("occupation", "categorical", "ok", 0.011, 0.2, "flat"),
-    ("marital_status", "categorical", "ok", 0.009, 0.1, "flat"),
-    ("relationship", "categorical", "ok", 0.008, -0.2, "flat"),
-    ("native_country", "categorical", "ok", 0.006, -0.4, "flat"),
-    ("capital_loss", "numeric", "ok", 0.004, -0.5, "flat"),
-    (f"weird {HOSTILE} name / 100 %", "numeric", "ok", 0.003, -0.6, "flat"),
-    ("prediction", "prediction", "ok", 0.018, 0.7, "flat"),
-]
-
 LEDGER = [
     ("decision", "d-0192", "policy", "RETRAIN: drift of hours_per_week (PSI .42 > .1) and 1 more"),
     ("run", "run-0192", "runner", "requested, deadline in 2 h"),
@@ -319,7 +315,14 @@ def _rise(i: int, of: int) -> float:
 
 
 def _estimate(value: float, lower: float, upper: float) -> Json:
-    return {"value": value, "lower": lower, "upper": upper, "rows": 5_000, "basis": "realised"}
+    return {
+        "value": value,
+        "lower": lower,
+        "upper": upper,
+        "rows": 5_000,
+        "basis": "realised",
+        "kind": "betting",
+    }
 
 
 def _process(pid: int, cpu_s: float, mebibytes: float, restarts: int) -> dict[str, float]:
@@ -328,41 +331,3 @@ def _process(pid: int, cpu_s: float, mebibytes: float, restarts: int) -> dict[st
 
 def _measurement(guard: str, verdict: str, words: str) -> Json:
     return {"guard": guard, "verdict": verdict, "words": words}
-
-
-def _feature(name: str, kind: str, state: str, psi: float, evidence: float, _: str) -> Json:
-    return {
-        "name": name,
-        "kind": kind,
-        "state": state,
-        "evidence": evidence,
-        "evidence_threshold": 5.7,
-        "psi": psi,
-        "js": psi / 8,
-        "ks": math.sqrt(psi) / 3,
-        "wasserstein": psi * 9,
-        "missing_ratio": 0.012 if kind == "categorical" else 0.0,
-        "detectable_shift": 0.071,
-        "rows": 10_000,
-    }
-
-
-def _bins(row: tuple[str, str, str, float, float, str]) -> list[Json]:
-    shape = row[5]
-    if row[1] == "categorical":
-        labels = ["Private", "Self-emp", "Local-gov", "State-gov", "Federal", "other", "unseen"]
-        reference = [0.69, 0.11, 0.07, 0.05, 0.05, 0.03, 0.0]
-        current = [0.58, 0.1, 0.07, 0.04, 0.04, 0.03, 0.14] if shape == "new" else reference[:]
-    else:
-        labels = [f"{10 * i}..{10 * (i + 1)}" for i in range(12)] + ["missing", "outside"]
-        reference = [*_bell(12, 5.0), 0.0, 0.0]
-        current = [*_bell(12, 6.9 if shape == "up" else 5.08), 0.0, 0.0]
-    return [
-        {"label": label, "reference": p, "current": q}
-        for label, p, q in zip(labels, reference, current, strict=True)
-    ]
-
-
-def _bell(count: int, centre: float) -> list[float]:
-    heights = [math.exp(-((i - centre) ** 2) / 7.0) for i in range(count)]
-    return [height / sum(heights) for height in heights]

@@ -129,6 +129,36 @@ async def test_what_the_view_refuses_says_why(house: House) -> None:
     assert (answer.status_code, answer.json()) == (409, {"error": "a run is in flight"})
 
 
+@pytest.mark.parametrize(
+    ("asked", "subjects"),
+    [
+        ({}, ["hours_per_week", "workclass", "error_rate", "age"]),
+        ({"kind": "concept_drift"}, ["error_rate"]),
+        ({"state": "drift"}, ["hours_per_week", "workclass"]),
+        ({"state": "drift", "subject": "workclass"}, ["workclass"]),
+        ({"kind": "data_drift", "limit": "1"}, ["hours_per_week"]),
+        ({"subject": "nobody"}, []),
+    ],
+)
+async def test_findings_are_asked_for_by_kind_state_and_subject(
+    house: House, asked: dict[str, str], subjects: list[str]
+) -> None:
+    answer = await house.client().get("/api/v1/findings", params=asked)
+    assert answer.status_code == 200
+    assert [finding["subject"] for finding in answer.json()["findings"]] == subjects
+
+
+@pytest.mark.parametrize(("name", "known"), [("kind", "concept_drift"), ("state", "warning")])
+async def test_an_unknown_kind_or_state_is_refused_with_those_there_are(
+    house: House, name: str, known: str
+) -> None:
+    answer = await house.client().get("/api/v1/findings", params={name: "grief"})
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(f"{name} is one of ")
+    assert known in answer.json()["error"]
+    assert house.view.calls == []
+
+
 @pytest.mark.parametrize("limit", ["-1", "x", "1.5", "²", "9" * 30])
 async def test_limits_are_whole_numbers(house: House, limit: str) -> None:
     client = house.client()

@@ -12,6 +12,7 @@ from agent.admin.guard import Guard
 from agent.admin.openapi import OPENAPI
 from tests.admin.described import strangers
 from tests.admin.stand_in import StandIn
+from tests.admin.stand_in_detection import DETECTION
 from tests.admin.stand_in_service import SERVICE, SHADOW
 
 METHODS = {"get", "post", "put", "patch", "delete"}
@@ -61,7 +62,7 @@ def test_everything_that_changes_state_names_its_security() -> None:
 
 def test_the_status_is_described_member_by_member() -> None:
     view = StandIn()
-    view.service, view.rollout = deepcopy(SERVICE), deepcopy(SHADOW)
+    view.service, view.rollout = deepcopy(SERVICE) | deepcopy(DETECTION), deepcopy(SHADOW)
     status = view.status()
     for apart in ("run", "processes"):
         del status[apart]
@@ -72,6 +73,16 @@ def test_the_status_is_described_member_by_member() -> None:
     status["rollout"]["new"] = 1
     status["slo"][0]["remaining"] = "much"
     assert len(strangers(status, described)) == 2
+
+
+def test_features_are_described_member_by_member() -> None:
+    view, schemas = StandIn(), OPENAPI["components"]["schemas"]
+    assert strangers({"features": view.features()}, schemas["Features"]) == []
+    feature = view.feature("age")
+    assert feature is not None
+    assert strangers(feature, schemas["Feature"]) == []
+    feature["effects"]["1000"]["psi"] = None
+    assert len(strangers(feature, schemas["Feature"])) == 1
 
 
 def test_references_lead_somewhere() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from agent.admin.page import overall, render_page
 from tests.admin.house import House
-from tests.admin.stand_in import HOSTILE, StandIn
+from tests.admin.stand_in import StandIn
+from tests.admin.stand_in_features import HOSTILE
 from tests.admin.stand_in_service import SERVICE, SHADOW
 
 BROWSER_S_MAX = 120.0

@@ -14,6 +14,7 @@ from agent.admin.openapi import OPENAPI
 from agent.config import load_config
 from agent.generation import Generation
 from agent.topology import Agent
+from detectors.reading import Change, Kind, Moment, Reading, Scope, State
 from retrain.ledger import LedgerError, LedgerReason
 from tests.admin.described import strangers
 
@@ -110,3 +111,38 @@ async def test_labels_that_the_store_refuses_are_refused(
     monkeypatch.setattr(agent.intake, "take_labels", lambda _: None)
     with pytest.raises(Refused):
         await agent.view.take_labels(b'{"request_id": "a", "label": 1}', "application/json")
+
+
+async def test_findings_are_those_that_were_asked_for(agent: Agent) -> None:
+    def reading(subject: str, kind: Kind, state: State) -> Reading:
+        change = Change(
+            kind=kind,
+            scope=Scope.FEATURE,
+            subject=subject,
+            detector="e_detector",
+            state=state,
+            statistic=1.0,
+            threshold=1.0,
+            rows=10,
+            explain=f"{subject} moved",
+        )
+        return Moment(row=10, at=1.0).reading(change)
+
+    agent.intake.monitor.findings.extend(
+        [
+            reading("age", Kind.DATA_DRIFT, State.WARNING),
+            reading("error_rate", Kind.CONCEPT_DRIFT, State.DRIFT),
+            reading("age", Kind.DATA_DRIFT, State.DRIFT),
+            reading("age", Kind.DATA_QUALITY, State.WARNING),
+        ]
+    )
+
+    def found(**asked: Any) -> list[tuple[str, str]]:
+        events = agent.view.findings(**{"limit": 100} | asked)
+        return [(event["subject"], event["state"]) for event in events]
+
+    assert len(found()) == 4
+    assert found(kind="data_drift") == [("age", "drift"), ("age", "warning")]
+    assert found(kind="data_drift", limit=1) == [("age", "drift")]
+    assert found(state="drift", subject="error_rate") == [("error_rate", "drift")]
+    assert found(subject="ages") == []
