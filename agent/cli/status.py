@@ -7,11 +7,22 @@ leave anything out or send it in another shape: what is not as expected is not s
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from agent.cli.detection import (
+    MEMBERS,
+    attention,
+    facts_of,
+    mapping,
+    number,
+    print_detection,
+    rows_in,
+    share,
+)
 from agent.cli.output import empty, fact, lasted, plain, print_table, print_tree, title
 
 # Shown below, or only by --json.
 _APART: Final = (
-    *("processes", "quality", "absent", "sources", "latency", "slo", "generations"),
+    *("processes", "absent", "sources", "latency", "slo", "generations"),
+    *MEMBERS,
     *("server", "gpus", "energy_source", "cost", "sampling", "governor"),
 )
 _BUDGETS: Final = {"cpu": "CPU", "memory": "memory", "rows": "rows"}
@@ -27,17 +38,17 @@ def print_status(answer: Mapping[str, Any]) -> None:
     for trouble in troubles(answer):
         print(f"attention: {plain(trouble)}")
     facts = {key: value for key, value in answer.items() if key not in _APART}
-    facts["drops"] = {name: n for name, n in _mapping(answer.get("drops")).items() if n}
-    facts["rollout"] = _rollout(_mapping(answer.get("rollout")))
-    facts["decision"] = _without(_mapping(answer.get("decision")), "findings")
-    print_tree(facts | _sampling(answer) | _server(answer))
+    facts["drops"] = {name: n for name, n in mapping(answer.get("drops")).items() if n}
+    facts["rollout"] = _rollout(mapping(answer.get("rollout")))
+    facts["decision"] = _without(mapping(answer.get("decision")), "findings")
+    print_tree(facts | facts_of(answer) | _sampling(answer) | _server(answer))
+    print_detection(answer)
     _print_sources(answer.get("sources"))
-    _print_objectives(_rows(answer.get("slo")))
-    _print_latency(_rows(answer.get("latency")))
-    _print_generations(_rows(answer.get("generations")))
-    _print_nested("Quality", "metric", answer.get("quality"))
+    _print_objectives(rows_in(answer.get("slo")))
+    _print_latency(rows_in(answer.get("latency")))
+    _print_generations(rows_in(answer.get("generations")))
     _print_nested("Processes", "process", answer.get("processes"))
-    for metric, reason in _mapping(answer.get("absent")).items():
+    for metric, reason in mapping(answer.get("absent")).items():
         print(f"absent: {plain(metric)}: {plain(reason)}")
 
 
@@ -45,25 +56,26 @@ def troubles(answer: Mapping[str, Any]) -> Iterator[str]:
     """Sentences about what is not as it should be, the worst first."""
     if answer.get("upstream") == "unreachable":
         yield "the model server does not answer: clients get 502 or 504"
-    for source in _rows(answer.get("sources")):
+    for source in rows_in(answer.get("sources")):
         if source.get("reason"):
             name = f"source {source.get('kind')} ({source.get('of')})"
             yield f"{name} {source.get('state')}: {source['reason']}"
-    for one in _rows(answer.get("slo")):
-        if _burns_fast(_mapping(one.get("burn"))):
+    for one in rows_in(answer.get("slo")):
+        if _burns_fast(mapping(one.get("burn"))):
             yield f"objective {one.get('name')}: its budget burns fast"
-    kills = _number(_mapping(answer.get("server")).get("oom_kills"))
+    kills = number(mapping(answer.get("server")).get("oom_kills"))
     if kills:
         yield f"the model server was killed for memory {kills:.0f} times"
-    for limit, held in _mapping(_mapping(answer.get("governor")).get("held")).items():
+    for limit, held in mapping(mapping(answer.get("governor")).get("held")).items():
         if held is False:
             name = _BUDGETS.get(limit, limit)
             yield f"the {name} budget cannot be held, even at the lowest sampling rate"
+    yield from attention(answer)
 
 
 def _burns_fast(burn: Mapping[str, Any]) -> bool:
     return any(
-        all((_number(burn.get(window)) or 0.0) > limit for window in windows)
+        all((number(burn.get(window)) or 0.0) > limit for window in windows)
         for limit, *windows in _BURNS
     )
 
@@ -73,39 +85,39 @@ def _rollout(rollout: Mapping[str, Any]) -> dict[str, Any]:
     shown = _without(rollout, "assessment", "reason", "pairs", "copies_answered", "copies_min")
     if not shown.get("because"):
         shown["because"] = rollout.get("reason")
-    if (_number(rollout.get("step")) or 0.0) < 0:  # before the first one
+    if (number(rollout.get("step")) or 0.0) < 0:  # before the first one
         del shown["step"]
     if rollout.get("state") == "shadow":
         answered = rollout.get("copies_answered", 0)
         shown["copies"] = f"answered {plain(answered)} of {plain(rollout.get('copies_min'))}"
-    pairs = _mapping(rollout.get("pairs"))
+    pairs = mapping(rollout.get("pairs"))
     if pairs.get("compared"):
-        differ = f"{plain(pairs.get('disagreeing'))} differ ({_share(pairs.get('disagreement'))})"
+        differ = f"{plain(pairs.get('disagreeing'))} differ ({share(pairs.get('disagreement'))})"
         shown["pairs"] = f"of {plain(pairs['compared'])} pairs of answers {differ}"
-    shown["evidence"] = _mapping(rollout.get("assessment")).get("words")
+    shown["evidence"] = mapping(rollout.get("assessment")).get("words")
     return shown
 
 
 def _sampling(answer: Mapping[str, Any]) -> dict[str, str]:
-    sampling, governor = _mapping(answer.get("sampling")), _mapping(answer.get("governor"))
+    sampling, governor = mapping(answer.get("sampling")), mapping(answer.get("governor"))
     if not sampling:
         return {}
-    rate = f"{_share(sampling.get('rate'))} of requests"
+    rate = f"{share(sampling.get('rate'))} of requests"
     if sampling.get("asked") not in (None, sampling.get("rate")):
-        rate += f", {_share(sampling['asked'])} asked for"
+        rate += f", {share(sampling['asked'])} asked for"
     if governor.get("why") not in (None, "none"):
         rate += f": {plain(governor.get('explain'))}"
-    if (_number(sampling.get("errors")) or 0.0) > (_number(sampling.get("rate")) or 0.0):
-        rate += f"; {_share(sampling.get('errors'))} of errors"
-    cpu, memory, rows = (_mapping(governor.get(limit)) for limit in _BUDGETS)
+    if (number(sampling.get("errors")) or 0.0) > (number(sampling.get("rate")) or 0.0):
+        rate += f"; {share(sampling.get('errors'))} of errors"
+    cpu, memory, rows = (mapping(governor.get(limit)) for limit in _BUDGETS)
     used = []
-    if _number(cpu.get("used_cores")) is not None:
+    if number(cpu.get("used_cores")) is not None:
         used.append(f"CPU {plain(cpu['used_cores'])} of {plain(cpu.get('budget_cores'))} cores")
-    if _number(memory.get("used_bytes")) is not None:
+    if number(memory.get("used_bytes")) is not None:
         used.append(
             f"memory {_bytes(memory.get('used_bytes'))} of {_bytes(memory.get('budget_bytes'))}"
         )
-    if _number(rows.get("budget_per_s")) is not None:
+    if number(rows.get("budget_per_s")) is not None:
         used.append(
             f"rows {plain(rows.get('used_per_s'))} of {plain(rows['budget_per_s'])} a second"
         )
@@ -113,7 +125,7 @@ def _sampling(answer: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _server(answer: Mapping[str, Any]) -> dict[str, str]:
-    used, cost = _mapping(answer.get("server")), _mapping(answer.get("cost"))
+    used, cost = mapping(answer.get("server")), mapping(answer.get("cost"))
     limit = used.get("memory_limit_bytes")
     memory = used.get("cgroup_memory_bytes" if limit else "memory_bytes", used.get("memory_bytes"))
     of = f" of {_bytes(limit)}" if limit else ""
@@ -130,13 +142,13 @@ def _server(answer: Mapping[str, Any]) -> dict[str, str]:
         f"sent {_bytes(used.get('sent_bytes'))}": used.get("sent_bytes"),
     }
     shown = {"server": ", ".join(words for words, figure in said.items() if figure)}
-    for gpu in _rows(answer.get("gpus")):
-        busy = f"{_share(gpu.get('utilization_ratio'))} busy"
+    for gpu in rows_in(answer.get("gpus")):
+        busy = f"{share(gpu.get('utilization_ratio'))} busy"
         shown[f"GPU {plain(gpu.get('gpu'))}"] = f"{busy}, {_bytes(gpu.get('memory_bytes'))}"
-    if _number(used.get("energy_j")) is not None:
+    if number(used.get("energy_j")) is not None:
         source = str(answer.get("energy_source"))
         shown["energy"] = f"{plain(used['energy_j'])} J, {_ENERGY.get(source, source)}"
-    if _number(cost.get("per_thousand_predictions")) is not None:
+    if number(cost.get("per_thousand_predictions")) is not None:
         currency = plain(cost.get("currency"))
         each = f"{plain(cost['per_thousand_predictions'])} {currency} for 1,000 predictions"
         shown["cost"] = f"{each}, {plain(cost.get('per_month'))} {currency} a month"
@@ -145,7 +157,7 @@ def _server(answer: Mapping[str, Any]) -> dict[str, str]:
 
 def _print_sources(listed: Any) -> None:
     columns = ("kind", "of", "state", "reason", "completeness", "dropped")
-    rows = [{**row, "dropped": _total(row.get("dropped"))} for row in _rows(listed)]
+    rows = [{**row, "dropped": _total(row.get("dropped"))} for row in rows_in(listed)]
     if rows:
         print_table("Sources", columns, ([fact(c, row.get(c)) for c in columns] for row in rows))
 
@@ -155,10 +167,10 @@ def _print_objectives(slo: Sequence[Mapping[str, Any]]) -> None:
         return
     rows = []
     for one in slo:
-        left, burn = _number(one.get("remaining")), _mapping(one.get("burn"))
-        said = "none" if left is not None and left <= 0 else _share(left)
+        left, burn = number(one.get("remaining")), mapping(one.get("burn"))
+        said = "none" if left is not None and left <= 0 else share(left)
         rates = (plain(burn.get(window)) for window in _WINDOWS)
-        rows.append((one.get("name"), _share(one.get("objective")), said, *rates))
+        rows.append((one.get("name"), share(one.get("objective")), said, *rates))
     columns = ("objective", "goal", "budget left", *(f"burn {window}" for window in _WINDOWS))
     print_table("Objectives", columns, rows)
 
@@ -181,12 +193,12 @@ def _print_generations(generations: Sequence[Mapping[str, Any]]) -> None:
         return
     rows = []
     for one in generations:
-        first, each = _mapping(one.get("first_token")), _mapping(one.get("per_token"))
+        first, each = mapping(one.get("first_token")), mapping(one.get("per_token"))
         counts = (_count(one.get(key)) for key in ("answers", "input_tokens", "output_tokens"))
         times = (_duration(of.get(q)) for of in (first, each) for q in ("p50_s", "p99_s"))
-        ended = _mapping(one.get("finish_reasons"))
-        whole = sum(_number(n) or 0.0 for n in ended.values())
-        said = ", ".join(f"{name} {_share(n / whole)}" for name, n in ended.items() if whole)
+        ended = mapping(one.get("finish_reasons"))
+        whole = sum(number(n) or 0.0 for n in ended.values())
+        said = ", ".join(f"{name} {share(n / whole)}" for name, n in ended.items() if whole)
         rows.append((one.get("version"), *counts, *times, said))
     print_table(
         "Language model",
@@ -199,7 +211,7 @@ def _print_generations(generations: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _print_nested(heading: str, first: str, table: Any) -> None:
-    rows = {name: row for name, row in _mapping(table).items() if isinstance(row, Mapping)}
+    rows = {name: row for name, row in mapping(table).items() if isinstance(row, Mapping)}
     if rows:
         columns = list(
             dict.fromkeys(key for row in rows.values() for key in row if not empty(row[key]))
@@ -211,49 +223,31 @@ def _print_nested(heading: str, first: str, table: Any) -> None:
         )
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _rows(value: Any) -> list[Mapping[str, Any]]:
-    return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []
-
-
 def _without(mapping: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in mapping.items() if key not in keys}
 
 
-def _number(value: Any) -> float | None:
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if known else None
-
-
 def _total(counts: Any) -> int:
-    return sum(n for n in _mapping(counts).values() if isinstance(n, int))
-
-
-def _share(value: Any) -> str:
-    share = _number(value)
-    return "–" if share is None else f"{100 * share:.3g} %"
+    return sum(n for n in mapping(counts).values() if isinstance(n, int))
 
 
 def _count(value: Any) -> str:
-    count = _number(value)
+    count = number(value)
     return "–" if count is None else f"{count:,.0f}"
 
 
 def _bytes(value: Any) -> str:
-    return fact("bytes", _number(value))
+    return fact("bytes", number(value))
 
 
 def _lasted(value: Any) -> str:
-    seconds = _number(value)
+    seconds = number(value)
     return "–" if seconds is None else lasted(seconds)
 
 
 def _duration(value: Any) -> str:
     """Milliseconds below a second: that is how latency is spoken of."""
-    seconds = _number(value)
+    seconds = number(value)
     if seconds is None:
         return "–"
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1_000 * seconds:.3g} ms"

@@ -29,8 +29,11 @@ def add(subparsers: Subparsers) -> None:
         "findings",
         findings,
         purpose="changes of state, newest first",
-        example="remora findings --limit 20 --json",
+        example="remora findings --state drift --limit 20 --json",
     )
+    parser.add_argument("--kind", metavar="KIND", help="of this kind alone, such as data_drift")
+    parser.add_argument("--state", metavar="STATE", help="into this state alone, such as drift")
+    parser.add_argument("--subject", metavar="NAME", help="about this feature, metric or detector")
     parser.add_argument("--limit", metavar="N", type=positive, default=50, help="at most (50)")
     add_admin(parser)
     add_json(parser)
@@ -74,7 +77,14 @@ def status(args: argparse.Namespace) -> int:
 
 def findings(args: argparse.Namespace) -> int:
     """Prints state-change events."""
-    rows = rows_of(AdminClient(args).get("/api/v1/findings", limit=args.limit), "findings")
+    answer = AdminClient(args).get(
+        "/api/v1/findings",
+        limit=args.limit,
+        kind=args.kind,
+        state=args.state,
+        subject=args.subject,
+    )
+    rows = rows_of(answer, "findings")
     if args.json:
         print_json(rows)
         return 0

@@ -26,6 +26,9 @@ ANSWERS: dict[str, Any] = {
     "/api/v1/findings?limit=2": {
         "findings": [{"at": None, "state": "drift", "kind": "data_drift", "subject": "a\x1b[2Jb"}]
     },
+    "/api/v1/findings?limit=50&kind=concept_drift&state=drift&subject=error+rate": {
+        "findings": [{"state": "drift", "explain": "error rate rose"}]
+    },
     "/api/v1/rollouts": {
         "rollouts": [
             {
@@ -102,6 +105,10 @@ def admin() -> Iterator[Admin]:
     [
         (["status"], "ok 7, drift 1"),
         (["findings", "--limit", "2"], "a [2Jb"),
+        (
+            ["findings", "--kind", "concept_drift", "--state", "drift", "--subject", "error rate"],
+            "error rate rose",
+        ),
         (["rollouts"], "errors 18/49"),
         (["rollouts"], "external:http://127.0.0.1:18743"),
         (["model", "list"], "3f9a3f9a"),
