@@ -196,3 +196,12 @@ def test_a_delay_among_many_false_alarms_stands_in_brackets() -> None:
     lines = MAKERS["real-rows"]({"figures": figures, "totals": {"blocks": total}})
     assert "| elec | 0.5%, 900 | 99.0% [48] |" in lines
     assert lines[-1].startswith("Remora: an alarm on 0.500% of 200 ticks")
+
+
+def test_figures_told_of_a_picture_are_drawn_in_it() -> None:
+    [told] = re.findall(r"!\[([^\]]*)\]\(detection/false-alarms\.svg\)", page())
+    drawn = (PICTURES / "false-alarms.svg").read_text(encoding="utf-8")
+    figures = re.findall(r"\d{1,3}(?:,\d{3})+", told)
+    assert len(figures) == 2
+    assert all(f": {figure}<" in drawn for figure in figures)
+    assert "Remora: 0<" in drawn
