@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from benchmarks.page.canvas import Axis, Floats, Ink, Panel, picture
 from detectors import DriftDetector, State, build_reference
-from detectors.calibration import TOLERANCE
-from detectors.calibration import wander as wander_of
-from detectors.columns import as_table
-from detectors.estimation import EstimationBuilder, Estimator
+from detectors.performance.estimation import EstimationBuilder, Estimator
+from detectors.references.calibration import TOLERANCE
+from detectors.references.calibration import wander as wander_of
+from detectors.rows.columns import as_table
 
 MONTH, TICKS_A_DAY = 43_200, 1_440
 FEATURES, ROWS = 100, 1_000

@@ -220,7 +220,10 @@ def real_rows(tree: Mapping[str, Any]) -> list[str]:
             [stream, *(_alarms(mine, who, stream) for who in everybody)]
             for stream in dict.fromkeys(one["stream"] for one in mine)
         ]
-        lines += [f"Permuted {kind}:" if kind == "singly" else f"Permuted in {kind}:", ""]
+        streams = {one["stream"] for one in mine}
+        seeds = sum(one["who"] == "Remora" for one in mine) / max(len(streams), 1)
+        how = kind if kind == "singly" else f"in {kind}"
+        lines += [f"Permuted {how}, seeds for each stream: {seeds:g}.", ""]
         lines += rows_of(["share of ticks with an alarm, delay", *everybody], rows)
         lines += [
             "",
@@ -258,7 +261,7 @@ def agent(tree: Mapping[str, Any]) -> list[str]:
     return [
         *rows_of(["analysis, 10,000 rows a second", "µs of CPU per row", "of a core"], rows),
         "",
-        f"Resident memory of analysis: {tree['rss_mib']:.0f} MiB (at most 110).",
+        f"Resident memory of analysis: {tree['rss_mib']:.1f} MiB (at most 110).",
     ]
 
 
