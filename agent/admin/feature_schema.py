@@ -3,7 +3,7 @@
 from typing import Final
 
 from agent.admin.json_schema import Json, by_name, flag, listed, members, number, text
-from detectors.windows import WINDOW_ROWS
+from detectors.rows.windows import WINDOW_ROWS
 
 _DISTANCES: Final[dict[str, Json]] = {
     "psi": number("Population stability index."),

@@ -17,7 +17,10 @@ STATES: Final = {
     "insufficient_data": ("too few rows", "○"),
 }
 UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
-RATIO_METRICS: Final = frozenset({"accuracy", "f1", "precision", "recall", "roc_auc"})
+RATIO_METRICS: Final = frozenset(
+    {"accuracy", "f1", "precision", "recall", "specificity", "roc_auc", "pr_auc"}
+)
+STANDING_SHOWN: Final = 8
 
 _environment = Environment(
     loader=PackageLoader("agent.admin", "templates"),
@@ -49,7 +52,12 @@ def render_page(status: Mapping[str, Any]) -> str:
             for name, (word, sign) in STATES.items()
         ],
         overall=overall(status.get("states") or {}),
-        quality=[quality_words(name, q) for name, q in (status.get("quality") or {}).items()],
+        standing=[standing_words(one) for one in (status.get("standing") or [])[:STANDING_SHOWN]],
+        quality=[
+            quality_words(name, estimate)
+            for basis in ("quality", "estimated")
+            for name, estimate in (status.get(basis) or {}).items()
+        ],
         rollout=status.get("rollout"),
         run=status.get("run"),
         processes=[process_row(name, p) for name, p in (status.get("processes") or {}).items()],
@@ -87,6 +95,21 @@ def quality_words(name: str, estimate: Mapping[str, Any]) -> dict[str, str]:
         "interval": "" if lower is None or upper is None else f"{shown(lower)} – {shown(upper)}",
         "rows": whole(estimate.get("rows")),
         "basis": text(estimate.get("basis")),
+    }
+
+
+def standing_words(one: Mapping[str, Any]) -> dict[str, str]:
+    """A subject that stands, and what was said of it."""
+    state = one.get("state")
+    name = state if state in STATES else "insufficient_data"
+    word, sign = STATES[name]
+    subject = text(one.get("subject"))
+    return {
+        "state": name,
+        "word": f"{sign} {word}",
+        "subject": f"{subject} in {one['segment']}" if one.get("segment") else subject,
+        "kind": str(one.get("kind", "")).replace("_", " "),
+        "explain": str(one.get("explain") or ""),
     }
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from copy import deepcopy
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.admin.page import overall, render_page
 from tests.admin.house import House
 from tests.admin.stand_in import StandIn
+from tests.admin.stand_in_detection import DETECTION, QUIET
 from tests.admin.stand_in_features import HOSTILE
 from tests.admin.stand_in_service import SERVICE, SHADOW
 
@@ -75,6 +77,18 @@ def test_names_are_text_whatever_they_are() -> None:
     assert [attributes for tag, attributes in texts.tags if tag == "script"] == [
         {"type": "module", "src": "/static/page.js"}
     ]
+
+
+def test_what_stands_needs_no_script() -> None:
+    texts = read(render_page(_hostile(deepcopy(DETECTION))))
+    assert says(texts, f"■ drift hours_per_week{HOSTILE}")
+    assert says(texts, f"age{HOSTILE} in north{HOSTILE} age fell in one region{HOSTILE}")
+    assert says(texts, "roc_auc estimated 87.1 % 86.5 % – 87.7 % 10 000")
+    assert not any(tag == "script" and "src" not in a for tag, a in texts.tags)
+    [standing] = [a for _, a in texts.tags if a.get("id") == "standing"]
+    assert "hidden" not in standing
+    [standing] = [a for _, a in read(render_page(QUIET)).tags if a.get("id") == "standing"]
+    assert "hidden" in standing
 
 
 def test_nothing_is_inline_and_nothing_comes_from_elsewhere() -> None:
@@ -155,9 +169,23 @@ async def test_a_browser_draws_the_page_and_has_no_complaint(
     assert ("ledger", (7, 500)) in house.view.calls  # only what is new, from the second turn on
 
 
+DETECTED = (
+    *("standing", "together", "multivariate", "data", "data-quality", "groups", "fairness"),
+    *("stream", "segments", "odd", "outliers"),
+)
 ONLY_WITH_DATA = (
-    *("troubles", "answers", "service", "objectives", "latency", "language", "generations"),
-    *("server", "server-figures", "sources", "budgets"),
+    *DETECTED,
+    *(
+        "concept",
+        "troubles",
+        "answers",
+        "service",
+        "objectives",
+        "latency",
+        "language",
+        "generations",
+    ),
+    *("generations", "server", "server-figures", "sources", "budgets"),
 )
 
 
@@ -182,7 +210,8 @@ async def test_a_browser_shows_the_service_and_what_needs_attention(
     house: House, tmp_path: Path, program: Callable[[str], Path]
 ) -> None:
     view = house.view
-    view.now, view.service, view.rollout = time.time(), deepcopy(SERVICE), SHADOW
+    view.now, view.rollout = time.time(), SHADOW
+    view.service = deepcopy(SERVICE) | deepcopy(DETECTION)
     view.service["sources"][1]["reason"] += HOSTILE
     page, complaints = await browse(
         program("chromium"), tmp_path / "profile", f"http://127.0.0.1:{house.port}/", "--dump-dom"
@@ -223,6 +252,98 @@ SAID_OF_SERVICE = (
     *("copies answered 123 of 500", "50 % of requests are copied", "slot B is ready"),
     "Of 120 pairs of answers 3 differ (2.5 %); 2 without the other.",
 )
+
+
+@pytest.mark.real
+async def test_a_browser_shows_what_detectors_know(
+    house: House, tmp_path: Path, program: Callable[[str], Path]
+) -> None:
+    house.view.now, house.view.service = time.time(), _hostile(deepcopy(DETECTION))
+    page, complaints = await browse(
+        program("chromium"), tmp_path / "profile", f"http://127.0.0.1:{house.port}/", "--dump-dom"
+    )
+    assert complaints == ""
+    texts = read(page)
+    shown = {a.get("id") for _, a in texts.tags if "hidden" not in a}
+    assert shown.issuperset(DETECTED)
+    assert [attributes for tag, attributes in texts.tags if tag == "script"] == [
+        {"type": "module", "src": "/static/page.js"}
+    ]
+    assert not any(name.startswith("on") for _, a in texts.tags for name in a)
+    for said in SAID_OF_DETECTION:
+        assert says(texts, said), said
+
+
+def _hostile(value: Any) -> Any:
+    """Every name that comes from rows tries to be more than text."""
+    if isinstance(value, dict):
+        return {
+            f"{key}{HOSTILE}" if key in GROUPS else key: f"{item}{HOSTILE}"
+            if key in FROM_ROWS and item
+            else item
+            if key == "beyond"
+            else _hostile(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [f"{item}{HOSTILE}" if isinstance(item, str) else _hostile(item) for item in value]
+    return value
+
+
+GROUPS = ("sex", "female", "male")
+FROM_ROWS = ("name", "subject", "segment", "explain", "feature", "column", "what")
+
+SAID_OF_DETECTION = (
+    # What stands, with its words where they are known.
+    "rows turn out positive less often than their scores meant",
+    f"workclass{HOSTILE}",
+    f"age{HOSTILE} in north{HOSTILE}",
+    # Quality: labels beside estimates, and what the intervals are.
+    "Labels contradict the estimates",
+    "Metric From labels, 5 000 rows 95 % Estimated, 10 000 rows 95 %",
+    "accuracy 81.2 % 80.1 % – 82.3 % 82.9 % 82.1 % – 83.7 %",
+    "calibration error 0.083 – – –",
+    "roc auc – – 87.1 % 86.5 % – 87.7 %",
+    "betting ones hold at every look at once; asymptotic ones do so in the limit of many rows; "
+    "sampling ones say where labels will put the figure",
+    "accuracy, 80.1 % – 82.3 %, estimated 82.9 %",
+    "error rate ● ok calibration ■ drift adwin ▲ warning labels ● ok",
+    # How columns go together, and what explains it.
+    f"education_num{HOSTILE} 52 %, age{HOSTILE} 41 % ■ drift 14.2",
+    f"as hours_per_week{HOSTILE} moved",
+    "17 are watched, evidence is believed from 6.3 on",
+    # The data itself.
+    f"Missing or unexpected campaign{HOSTILE}",
+    f"No longer varies capital_loss{HOSTILE}",
+    f"workclass{HOSTILE}: gig{HOSTILE} 14 %, platform{HOSTILE} 0.3 %",
+    # Groups, parts of the stream, odd rows.
+    "disparate impact 0.61 0.57 – 0.65 at least 0.8 ▲ beyond it",
+    f"sex{HOSTILE} Gap Value",
+    f"female{HOSTILE} 30 % 61 % 8 % 3 300",
+    f"north{HOSTILE} 640 112 2 1 hours_per_week{HOSTILE}, workclass{HOSTILE}, age{HOSTILE}",
+    "2 smaller ones are not watched",
+    "902 of 1 284 551 rows (0.07 %)",
+    f"1 281 007 capital_gain{HOSTILE} high{HOSTILE}, native_country{HOSTILE}",
+    # When labels come.
+    "with a label 83 % believed after 1 d 0 h waiting 1 204 their delay ▲ warning",
+)
+
+
+@pytest.mark.real
+async def test_a_browser_shows_nothing_of_detectors_on_a_quiet_day(
+    house: House, tmp_path: Path, program: Callable[[str], Path]
+) -> None:
+    house.view.now, house.view.service = time.time(), deepcopy(QUIET)
+    page, complaints = await browse(
+        program("chromium"), tmp_path / "profile", f"http://127.0.0.1:{house.port}/", "--dump-dom"
+    )
+    assert complaints == ""
+    texts = read(page)
+    shown = {a.get("id") for _, a in texts.tags if "hidden" not in a}
+    assert shown.isdisjoint(DETECTED)
+    assert "concept" in shown
+    assert says(texts, "error rate ● ok calibration ● ok labels ● ok")
+    assert not says(texts, "contradict")
 
 
 @pytest.mark.real

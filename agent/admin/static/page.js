@@ -1,6 +1,7 @@
 // Keeps the page true: asks the API every two seconds and draws what changed.
 
 import { byId, el, say, show } from "./elements.js";
+import * as detection from "./detection.js";
 import * as parts from "./parts.js";
 import * as service from "./service.js";
 import { STATES, brief, figure, metric, percent, seconds, share, span, stateOf, whole } from "./words.js";
@@ -37,11 +38,10 @@ function head(status) {
   say("dropped", whole(Object.values(status.drops ?? {}).reduce((sum, n) => sum + n, 0)));
   say("reference", reference(status));
   states(status.states ?? {});
-  show(byId("quality"), status.quality ?? {}, firstMetric);
-  show(byId("metrics"), status.quality ?? {}, parts.quality);
   show(byId("processes").tBodies[0], status.processes ?? {}, parts.processes);
-  const { drops, labels } = status;
-  show(byId("notes"), { drops, labels }, parts.notes);
+  const { drops, labels, label_cohorts: cohorts } = status;
+  show(byId("notes"), { drops, labels, cohorts }, parts.notes);
+  ofDetection(status);
   ofService(status);
 }
 
@@ -51,6 +51,20 @@ function part(id, data, draw) {
   byId(id).hidden = made === null;
   if (made !== null) show(byId(id), data, () => made);
   return made !== null;
+}
+
+function ofDetection(status) {
+  const { quality, estimated, estimates_hold, concept_detectors, label_state } = status;
+  show(byId("quality"), { quality, estimated }, detection.firstMetric);
+  show(byId("metrics"), { quality, estimated, estimates_hold }, detection.quality);
+  part("concept", { concept_detectors, label_state }, detection.concept);
+  byId("standing").hidden = !part("standing-list", status.standing, detection.standing);
+  const together = part("multivariate", status.multivariate, detection.multivariate);
+  byId("together").hidden = !together;
+  byId("data").hidden = !part("data-quality", status.data_quality, detection.dataQuality);
+  byId("odd").hidden = !part("outliers", status.outliers, detection.outliers);
+  byId("stream").hidden = !part("segments", status.segments, detection.segments);
+  byId("groups").hidden = !part("fairness", status.fairness, detection.fairness);
 }
 
 function ofService(status) {
@@ -92,15 +106,6 @@ function states(counts) {
   overall.className = `state state-${worst} big`;
   overall.children[0].textContent = STATES[worst].sign;
   overall.children[1].textContent = STATES[worst].word;
-}
-
-function firstMetric(metrics) {
-  const [name, m] = Object.entries(metrics)[0] ?? [];
-  const title = el("dt", {}, "Quality");
-  if (!name) return [title, el("dd", {}, el("b", {}, "–"), el("small", {}, "no labels yet"))];
-  const bounded = typeof m.lower === "number" && typeof m.upper === "number";
-  const interval = bounded ? `${metric(name, m.lower)} – ${metric(name, m.upper)}` : `${whole(m.rows)} rows`;
-  return [title, el("dd", {}, el("b", {}, metric(name, m.value)), el("small", {}, `${name}, ${interval}`))];
 }
 
 function traffic(points) {

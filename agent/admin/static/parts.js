@@ -60,32 +60,32 @@ export function featureRow(f) {
 export function charts({ points, effect, threshold }) {
   const line = (key, kind, name) => ({ points: series(points, key), kind, name });
   const has = (key) => points.some((p) => typeof p[key] === "number");
-  const score = has("rmse") && !has("accuracy") ? "rmse" : "accuracy";
+  const any = (name) => has(name) || has(`${name}_estimated`);
+  const score = any("rmse") && !any("accuracy") ? "rmse" : "accuracy";
+  const told = [line(score, "calm", "from labels"), line(`${score}_estimated`, "second", "estimated")];
+  const shown = told.filter((_, place) => has(place ? `${score}_estimated` : score));
   return [
     timeline("Largest PSI", [line("psi_max", "now")], { low: 0, high: effect * 1.3, limit: effect, format: figure }),
     timeline("Strongest evidence, log₁₀", [line("evidence_max", "now")], { low: 0, high: threshold, limit: threshold, format: evidence }),
     timeline("Requests per second", [line("requests_s", "calm")], { low: 0, format: figure }),
     timeline("Errors", [line("error_ratio", "bad")], { low: 0, high: 0.005, format: share }),
     timeline("Latency", [line("p50_s", "calm", "p50"), line("p99_s", "second", "p99")], { low: 0, format: seconds }),
-    timeline(score === "rmse" ? "RMSE of labelled rows" : "Accuracy of labelled rows", [line(score, "calm")],
+    timeline(score === "rmse" ? "RMSE" : "Accuracy", shown.length ? shown : [line(score, "calm")],
       { format: (value) => metric(score, value), none: "no labels yet" }),
   ];
 }
 
-export function quality(metrics) {
-  const names = Object.keys(metrics);
-  if (!names.length) {
-    return el("p", { class: "quiet" }, "No label has been joined to a prediction yet: send some to ",
-      el("code", {}, "POST /api/v1/labels"), ".");
-  }
-  const head = ["Metric", "Value", "Interval", "Rows"].map((text) => el("th", { scope: "col" }, text));
-  const rows = names.map((name) => {
-    const m = metrics[name];
-    const bounded = typeof m.lower === "number" && typeof m.upper === "number";
-    return el("tr", {}, el("th", { scope: "row" }, plainState(name)), el("td", {}, metric(name, m.value)),
-      el("td", {}, bounded ? `${metric(name, m.lower)} – ${metric(name, m.upper)}` : "–"), el("td", {}, whole(m.rows)));
-  });
-  return el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows));
+// When labels are believed, and whether they come as they did.
+function inTime(cohorts) {
+  if (typeof cohorts?.join_ratio !== "number") return {};
+  const standing = (state) => (state === "warning" || state === "drift" ? `${STATES[state].sign} ${STATES[state].word}` : null);
+  return {
+    with_a_label: share(cohorts.join_ratio),
+    believed_after: cohorts.maturity_s > 0 ? span(cohorts.maturity_s) : null,
+    waiting: cohorts.waiting ? whole(cohorts.waiting) : null,
+    fewer_than_before: standing(cohorts.join_state),
+    their_delay: standing(cohorts.delay_state),
+  };
 }
 
 const VERDICTS = { successful: "ok", failed: "drift", error: "warning", inconclusive: "insufficient_data" };
@@ -177,13 +177,13 @@ export function processes(found) {
       el("td", {}, bytes(p.memory_bytes)), el("td", {}, whole(p.restarts ?? 0))));
 }
 
-export function notes({ drops, labels }) {
+export function notes({ drops, labels, cohorts }) {
   const list = (title, found, format) => {
     const entries = Object.entries(found ?? {}).filter(([, value]) => value);
     if (!entries.length) return null;
     return el("div", {}, el("h3", {}, title), el("dl", { class: "pairs" },
       ...entries.flatMap(([name, value]) => [el("dt", {}, plainState(name)), el("dd", {}, format(value))])));
   };
-  const made = [list("Dropped", drops, whole), list("Labels", labels, whole)];
+  const made = [list("Dropped", drops, whole), list("Labels", labels, whole), list("Labels in time", inTime(cohorts), String)];
   return made.filter((part) => part !== null);
 }

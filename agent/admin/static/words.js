@@ -96,7 +96,7 @@ export function brief(digest) {
   return text.startsWith("sha256:") ? text.slice(7, 19) : text;
 }
 
-const RATIOS = new Set(["accuracy", "f1", "precision", "recall", "roc_auc"]);
+const RATIOS = new Set(["accuracy", "f1", "precision", "recall", "specificity", "roc_auc", "pr_auc"]);
 export const metric = (name, value) => (RATIOS.has(name) ? percent(value) : figure(value));
 
 export function plainState(state) {
