@@ -60,9 +60,9 @@ def test_the_figures_in_one_place_are_those_of_the_code() -> None:
 
 
 def test_the_formula_of_the_toll_is_the_one_in_the_code() -> None:
-    from detectors.calibration import REFERENCE_ERRORS, TOLERANCE, slack
+    from detectors.references.calibration import REFERENCE_ERRORS, TOLERANCE, slack
 
-    evidence = importlib.import_module("detectors.evidence")
+    evidence = importlib.import_module("detectors.drift.evidence")
     assert f"{evidence._BERNSTEIN:.3g} · (max f − 1) / m" in page()
     assert f"wander + √({TOLERANCE:g}² + ({REFERENCE_ERRORS:g} / √m)²)" in page()
     assert slack(TOLERANCE, 5_000) == pytest.approx(np.sqrt(0.02**2 + 9 / 5_000))
