@@ -20,11 +20,11 @@ from agent.standing import (
 )
 from agent.version_watch import VersionWatch
 from detectors import Reading
-from detectors.explain import shown
-from detectors.fairness import Fairness
-from detectors.following import STANDING
-from detectors.intervals import Estimate
+from detectors.drift.explain import shown
+from detectors.findings.following import STANDING
+from detectors.groups.fairness import Fairness
 from detectors.parts.segments import Segments
+from detectors.performance.intervals import Estimate
 from detectors.reading import STATE_NUMBER, State
 
 Json = dict[str, Any]

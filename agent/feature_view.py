@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from agent.version_watch import VersionWatch
 from detectors import DriftDetector, Reference
-from detectors.following import STANDING
+from detectors.findings.following import STANDING
 from detectors.monitor import PART_MIN
 from detectors.reading import Kind
 from detectors.reference import FeatureProfile
-from detectors.windows import WINDOW_ROWS
+from detectors.rows.windows import WINDOW_ROWS
 
 Json = dict[str, Any]
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from agent.label_database import Database, Tally
 from agent.label_delays import DelayWatch
 from agent.label_rows import ROW, Joined, joined_row
-from detectors.concept import ErrorRateDetector
+from detectors.concept.error_rate import ErrorRateDetector
 from detectors.reading import Change, Effect, Kind, Scope, State
 
 # Labels that must have come before their delays are believed.

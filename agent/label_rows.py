@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 from agent.batch import Batch
 from agent.label_database import key_of, select_in
-from detectors.columns import category_keys
+from detectors.rows.columns import category_keys
 
 LabelValue: TypeAlias = str | int | float | bool
 

@@ -15,7 +15,7 @@ from agent.config import Config
 from agent.labels import Joined
 from agent.sources.proxy import Outcome as EdgeOutcome
 from detectors import ProfileError, Reference
-from detectors.quality import class_name
+from detectors.performance.quality import class_name
 from retrain import artifact
 from retrain.analysis import Arm, LabelledLoss, Outcome
 from retrain.assessment import HardStop

@@ -12,10 +12,10 @@ from typing import Any, Final
 from agent.feature_view import parts_of
 from agent.version_watch import VersionWatch
 from detectors import Reading
-from detectors.data_quality import DataQuality
-from detectors.explain import shown
-from detectors.fairness import Fairness
-from detectors.following import STANDING
+from detectors.data_quality.watch import DataQuality
+from detectors.drift.explain import shown
+from detectors.findings.following import STANDING
+from detectors.groups.fairness import Fairness
 from detectors.parts.data_quality import Columns
 from detectors.parts.fairness import Groups
 from detectors.parts.segments import Segments

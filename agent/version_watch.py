@@ -15,7 +15,7 @@ from agent.batch import Batch
 from agent.labels import Joined
 from agent.schema import Column
 from detectors import STATE_NUMBER, DriftDetector, Monitor, Reading, Reference
-from detectors.quality import Estimate, class_name
+from detectors.performance.quality import Estimate, class_name
 from detectors.reading import State
 from detectors.settings import Settings
 

@@ -30,8 +30,8 @@ import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from agent.concept_child import CATALOG, makers  # noqa: E402
-from detectors.calibration_drift import CalibrationDetector  # noqa: E402
-from detectors.concept import ErrorRateDetector  # noqa: E402
+from detectors.concept.calibration_drift import CalibrationDetector  # noqa: E402
+from detectors.concept.error_rate import ErrorRateDetector  # noqa: E402
 
 Bits = NDArray[np.int8]
 

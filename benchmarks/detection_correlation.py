@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from detectors import DriftDetector, Reference, build_reference
-from detectors.columns import Table, as_table
-from detectors.derivation import Derivation
+from detectors.relations.derivation import Derivation
+from detectors.rows.columns import Table, as_table
 
 FEATURES, REFERENCE_ROWS, TICK_ROWS, CHUNK_ROWS = 100, 50_000, 50, 10_000
 QUIET_TICKS = 100

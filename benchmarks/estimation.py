@@ -38,8 +38,8 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.peers.sides import MissingPeer, python_of, quiet_environment, version_of
-from detectors.estimation import EstimationBuilder, EstimationTable, Estimator
-from detectors.quality import Quality
+from detectors.performance.estimation import EstimationBuilder, EstimationTable, Estimator
+from detectors.performance.quality import Quality
 
 Floats = NDArray[np.float64]
 

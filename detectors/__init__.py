@@ -3,9 +3,7 @@
 Pure: no input or output, no clock, nothing of ours imported; the same batches give the same state.
 """
 
-from detectors.building import ReferenceBuilder, build_reference
-from detectors.drift import DriftDetector
-from detectors.merging import merge
+from detectors.drift.detector import DriftDetector
 from detectors.monitor import Monitor
 from detectors.reading import (
     STATE_NUMBER,
@@ -19,6 +17,8 @@ from detectors.reading import (
     Window,
 )
 from detectors.reference import FeatureProfile, LabelledBaseline, ProfileError, Reference
+from detectors.references.building import ReferenceBuilder, build_reference
+from detectors.references.merging import merge
 
 __all__ = [
     "STATE_NUMBER",

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.columns import Column, Table, number_of
 from detectors.reading import Moment
 from detectors.reference import Task
+from detectors.rows.columns import Column, Table, number_of
 
 Floats: TypeAlias = NDArray[np.float64]
 

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from detectors.batches import Batch, Rows, labels_of
 from detectors.budget import TICKS_PER_MONTH, Budget
 from detectors.catalog import DETECTORS, KEPT, LABELLED
-from detectors.columns import Column, Table, as_table
-from detectors.consequences import Consequences
 from detectors.detector import Detector, Judge
-from detectors.drift import DriftDetector
-from detectors.following import LABEL_WAIT_ROWS, STANDING, Following
-from detectors.intervals import Estimate
-from detectors.outliers import Outliers
+from detectors.drift.detector import DriftDetector
+from detectors.findings.consequences import Consequences
+from detectors.findings.following import LABEL_WAIT_ROWS, STANDING, Following
+from detectors.groups.outliers import Outliers
+from detectors.groups.slices import Slice
 from detectors.parts.data_quality import Columns
 from detectors.parts.drift import Drift
 from detectors.parts.estimation import Estimation, table_of
@@ -32,11 +31,12 @@ from detectors.parts.segments import Oddities
 from detectors.parts.slices import WorstSlices
 from detectors.parts.trust import Trust
 from detectors.parts.truth import LabelProfile, LabelShare
+from detectors.performance.intervals import Estimate
 from detectors.reading import Kind, Moment, Reading, Scope, State
 from detectors.reference import ProfileError, Reference, Task
-from detectors.roles import highest
+from detectors.references.roles import highest
+from detectors.rows.columns import Column, Table, as_table
 from detectors.settings import Settings
-from detectors.slices import Slice
 
 STATE_FORMAT: Final = 1
 #: A feature is a good part of a projection from this share of its square weights on.

@@ -21,11 +21,8 @@ from typing import Any, Final, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.bin_means import BinMeans
-from detectors.bins import BINS, OUTSIDE, WIDTH, CategoryBins
-from detectors.columns import Column, Table
-from detectors.derivation import Derivation
-from detectors.feature_profile import (
+from detectors.references.bin_means import BinMeans
+from detectors.references.feature_profile import (
     NAME_CHARACTERS_MAX,
     NAMED_ROWS_MIN,
     FeatureKind,
@@ -34,7 +31,10 @@ from detectors.feature_profile import (
     ProfileError,
     ValueType,
 )
-from detectors.feature_tree import feature_from, feature_tree
+from detectors.references.feature_tree import feature_from, feature_tree
+from detectors.relations.derivation import Derivation
+from detectors.rows.bins import BINS, OUTSIDE, WIDTH, CategoryBins
+from detectors.rows.columns import Column, Table
 
 __all__ = [
     "FORMAT", "KEY_BYTES_MIN", "NAMED_ROWS_MIN", "NAME_CHARACTERS_MAX", "SEGMENTS_MAX",

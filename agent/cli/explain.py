@@ -160,7 +160,7 @@ def _encoded(
     """Matrices [rows, columns] of the two sides: numbers, or numbered categories; NaN missing."""
     import numpy as np
 
-    from detectors.columns import category_keys, guess_kind, key_counts, numbers
+    from detectors.rows.columns import category_keys, guess_kind, key_counts, numbers
     from retrain.pipeline.domain_classifier import CATEGORIES_MAX
 
     categorical: list[bool] = []

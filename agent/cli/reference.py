@@ -155,7 +155,7 @@ def merge(args: argparse.Namespace) -> int:
     from agent.cli.reference_sight import present
     from detectors import ProfileError
     from detectors import merge as merged
-    from detectors.merging import dropped
+    from detectors.references.merging import dropped
 
     first, second = (read_reference(part) for part in args.parts)
     try:
@@ -178,7 +178,7 @@ def import_(args: argparse.Namespace) -> int:
 
     from agent.cli.reference_sight import present
     from detectors import ProfileError
-    from detectors.sagemaker_baseline import reference_of_statistics
+    from detectors.references.sagemaker_baseline import reference_of_statistics
 
     try:
         tree = json.loads(args.file.read_bytes())

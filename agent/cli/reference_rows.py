@@ -24,7 +24,7 @@ from agent.errors import BadInputError
 
 if TYPE_CHECKING:
     from detectors import Reference, ReferenceBuilder
-    from detectors.seasonality import Season
+    from detectors.references.seasonality import Season
 
 CHUNK_ROWS = 10_000
 
@@ -76,7 +76,7 @@ def _require_time(args: argparse.Namespace, like: "Reference | None") -> None:
 
 def _seasons(args: argparse.Namespace, advance: Any) -> tuple[dict[str, tuple["Season", ...]], str]:
     """The seasons that columns may have; why there are none to be found, where that is so."""
-    from detectors.seasonality import SeasonFitter
+    from detectors.references.seasonality import SeasonFitter
 
     if args.timestamp is None or args.seasonality == "none":
         return {}, ""

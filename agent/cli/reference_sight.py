@@ -75,14 +75,14 @@ def _facts(reference: "Reference") -> dict[str, object]:
 
 
 def _shifts(reference: "Reference") -> dict[str, float]:
-    from detectors.drift import DriftDetector
+    from detectors.drift.detector import DriftDetector
 
     profiles = reference.profiles()
     return DriftDetector(reference, profiles=profiles).detectable_shift() if profiles else {}
 
 
 def _feature_facts(profile: "FeatureProfile", shifts: dict[str, float]) -> dict[str, Any]:
-    from detectors.bins import MISSING
+    from detectors.rows.bins import MISSING
 
     limits = profile.limits()
     if limits:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from agent.cli.recorded import Recorded
     from agent.tables import Columns
     from detectors import Reading, Reference
-    from detectors.slices import Slice
+    from detectors.groups.slices import Slice
 
 #: What each kind of interval promises.
 INTERVALS = {
@@ -232,7 +232,7 @@ class Detection:
         """What was said and what turned out true, with whatever belongs to it."""
         import numpy as np
 
-        from detectors.columns import numbers
+        from detectors.rows.columns import numbers
 
         assert self._task is not None
         columns = tick.columns

@@ -102,7 +102,7 @@ def task_of(columns: "Columns", args: argparse.Namespace) -> "Task | None":
 
     Words and few whole numbers are classes; `--task` says otherwise.
     """
-    from detectors.baseline_rows import guess_task
+    from detectors.references.baseline_rows import guess_task
 
     if args.task is not None or args.target is None:
         task: Task | None = args.task
@@ -115,8 +115,8 @@ def outcomes(columns: "Columns", args: argparse.Namespace, task: "Task") -> list
 
     Classes become their names, so that 1, 1.0 and "1" are one class in every kind of file.
     """
-    from detectors.columns import number_of
-    from detectors.quality import class_name
+    from detectors.performance.quality import class_name
+    from detectors.rows.columns import number_of
 
     truths = columns[args.target].tolist()
     if args.prediction is not None:

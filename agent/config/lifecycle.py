@@ -37,7 +37,7 @@ EventType: TypeAlias = Literal[
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 
 # Which way is worse: a trigger must name the bound on that side, or it would fire on improvement.
-# The metrics are those of detectors.quality: one that nobody computes would never fire.
+# The metrics are those of detectors.performance.quality: one that nobody computes would never fire.
 Metric: TypeAlias = Literal[
     "accuracy",
     "f1",

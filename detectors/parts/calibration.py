@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from detectors.batches import Batch, Floats, Labels
-from detectors.calibration_drift import CalibrationDetector
-from detectors.estimation_table import EstimationTable
+from detectors.concept.calibration_drift import CalibrationDetector
 from detectors.parts.estimation import table_of
-from detectors.quality import class_name
+from detectors.performance.estimation_table import EstimationTable
+from detectors.performance.quality import class_name
 from detectors.reading import Reading, State
 from detectors.reference import Reference
 from detectors.settings import Settings

@@ -1,13 +1,13 @@
-"""What is wrong with the data itself: see `detectors.data_quality`."""
+"""What is wrong with the data itself: see `detectors.data_quality.watch`."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from detectors.batches import Batch, Rows
-from detectors.columns import Table
-from detectors.data_quality import DataQuality
+from detectors.data_quality.watch import DataQuality
 from detectors.reading import Moment, Reading
 from detectors.reference import Reference
+from detectors.rows.columns import Table
 from detectors.settings import Settings
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectors.batches import Batch, Rows
-from detectors.drift import DriftDetector
+from detectors.drift.detector import DriftDetector
 from detectors.reading import Kind, Reading, Scope, State
 from detectors.reference import FeatureProfile, Reference
 from detectors.settings import Settings

@@ -12,13 +12,13 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.batches import Batch, Floats, Labels
-from detectors.building import build_reference
-from detectors.columns import number_of
-from detectors.concept import ConceptChange, ErrorRateDetector
-from detectors.drift import DriftDetector
-from detectors.quality import class_name
+from detectors.concept.error_rate import ConceptChange, ErrorRateDetector
+from detectors.drift.detector import DriftDetector
+from detectors.performance.quality import class_name
 from detectors.reading import Change, Effect, Kind, Reading, Scope, State
 from detectors.reference import Reference
+from detectors.references.building import build_reference
+from detectors.rows.columns import number_of
 from detectors.settings import Settings
 
 #: Labelled rows that the detector is given at a time: more would dilute a change that begins among

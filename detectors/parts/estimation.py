@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.batches import Batch, Rows
-from detectors.columns import numbers
-from detectors.estimation import Estimator
-from detectors.estimation_table import EstimationTable
-from detectors.intervals import Estimate
+from detectors.performance.estimation import Estimator
+from detectors.performance.estimation_table import EstimationTable
+from detectors.performance.intervals import Estimate
 from detectors.reading import Reading
 from detectors.reference import Reference
+from detectors.rows.columns import numbers
 from detectors.settings import Settings
 
 #: Where a score is all there is, this is the class that it stands for.

@@ -1,4 +1,4 @@
-"""Whether groups of people fare differently: see `detectors.fairness`. Outside the budget.
+"""Whether groups of people fare differently: see `detectors.groups.fairness`. Outside the budget.
 
 Selection is seen in every tick that has the attribute; opportunity and odds need the label and the
 group of the same row, and are seen where both come.
@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 
 from detectors.batches import Batch, Labels, Rows
-from detectors.columns import Column
-from detectors.fairness import METRICS, Fairness
-from detectors.intervals import Estimate
+from detectors.groups.fairness import METRICS, Fairness
+from detectors.performance.intervals import Estimate
 from detectors.reading import Change, Reading
 from detectors.reference import Reference
+from detectors.rows.columns import Column
 from detectors.settings import FairnessSettings, Settings
 
 SELECTION: Final = ("demographic_parity", "disparate_impact")

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from detectors.batches import Batch, Labels
-from detectors.intervals import Estimate
-from detectors.quality import Quality
+from detectors.performance.intervals import Estimate
+from detectors.performance.quality import Quality
 from detectors.reading import Reading
 from detectors.reference import Reference
 from detectors.settings import Settings

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from detectors.batches import Batch, Rows
-from detectors.outliers import Outliers
+from detectors.groups.outliers import Outliers
+from detectors.groups.segments import SegmentWatch
 from detectors.reading import Reading
 from detectors.reference import Reference
-from detectors.segments import SegmentWatch
 from detectors.settings import Settings
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from detectors.batches import Batch, Labels
-from detectors.columns import number_of
-from detectors.quality import class_name
+from detectors.groups.slices import Slice, Slices
+from detectors.performance.quality import class_name
 from detectors.reading import Reading
 from detectors.reference import Reference
+from detectors.rows.columns import number_of
 from detectors.settings import Settings
-from detectors.slices import Slice, Slices
 
 
 class WorstSlices:

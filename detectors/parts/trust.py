@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from detectors.batches import Batch, Labels
-from detectors.estimate_trust import EstimateTrust
-from detectors.estimation_table import EstimationTable
 from detectors.parts.estimation import table_of
+from detectors.performance.estimate_trust import EstimateTrust
+from detectors.performance.estimation_table import EstimationTable
 from detectors.reading import Reading
 from detectors.reference import Reference
 from detectors.settings import Settings

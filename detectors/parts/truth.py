@@ -9,15 +9,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from detectors.baseline_rows import class_names
 from detectors.batches import Batch, Labels
-from detectors.binning import Binner
-from detectors.bins import BINS
-from detectors.concept import ConceptChange, ErrorRateDetector
-from detectors.drift import DriftDetector
+from detectors.concept.error_rate import ConceptChange, ErrorRateDetector
+from detectors.drift.detector import DriftDetector
 from detectors.parts.errors import ROWS_AT_ONCE
 from detectors.reading import Change, Effect, Kind, Reading, Scope, State
 from detectors.reference import FeatureProfile, Reference
+from detectors.references.baseline_rows import class_names
+from detectors.rows.binning import Binner
+from detectors.rows.bins import BINS
 from detectors.settings import Settings
 
 SPELLINGS_MAX: Final = 1_000

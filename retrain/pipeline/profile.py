@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.building import build_reference
+from detectors.references.building import build_reference
 from retrain.pipeline.data import Prepared, Rows, concatenate
 from retrain.pipeline.recipe import Recipe
 from retrain.pipeline.validate import Served

@@ -25,7 +25,7 @@ from agent.sampling import RateHistory, Rates, Rule, Sampler, Strategies, edge_k
 from agent.schema import Feature, Schema, SchemaSettings
 from agent.sources.proxy import to_exchange
 from detectors import build_reference
-from detectors.quality import Quality
+from detectors.performance.quality import Quality
 
 SCHEMA = Schema(
     features=(Feature(name="amount", kind="numeric"), Feature(name="region", kind="categorical")),

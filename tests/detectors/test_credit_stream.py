@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from detectors import DriftDetector, build_reference
-from detectors.columns import Column
+from detectors.rows.columns import Column
 
 QUARTER = Path(__file__).parent.parent / "data" / "credit_drift_quarter.csv.gz"
 WHOLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "credit_drift_stream.csv.gz"

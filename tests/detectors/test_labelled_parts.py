@@ -7,9 +7,9 @@ import pytest
 
 from detectors import Monitor, build_reference
 from detectors.budget import Budget
-from detectors.estimation import EstimationBuilder
 from detectors.parts.calibration import Calibration
 from detectors.parts.truth import LabelProfile, LabelShare
+from detectors.performance.estimation import EstimationBuilder
 from detectors.reading import Kind, Reading
 from detectors.reference import Reference
 from detectors.settings import Settings

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
-from detectors.intervals import Estimate
-from detectors.quality import Quality
+from detectors.performance.intervals import Estimate
+from detectors.performance.quality import Quality
 
 Floats = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from detectors import DriftDetector, FeatureProfile, Reference, build_reference
-from detectors.bins import BINS, MISSING, OUTSIDE, WIDTH, NumericBins
+from detectors.rows.bins import BINS, MISSING, OUTSIDE, WIDTH, NumericBins
 
 FEATURES, TICKS = 60, 1_500
 BUDGET = 12.0  # over all ticks: eight for the evidence, four for the ladder

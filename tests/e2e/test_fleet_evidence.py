@@ -1,4 +1,4 @@
-"""Prometheus itself adds up the evidence of a fleet, as `detectors.fleet` does it in Python.
+"""Prometheus itself adds up the evidence of a fleet, as `detectors.drift.fleet` does it in Python.
 
 Two replicas are real uvicorns over model monitors fed with rows. A real Prometheus scrapes them
 with the shipped rules; only the pace is another: what is a minute there is six seconds here, in
@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from detectors import Reference, State, build_reference
-from detectors.fleet import LEVEL_MAX, EvidenceCusum, Scores
+from detectors.drift.fleet import LEVEL_MAX, EvidenceCusum, Scores
 from tests.admin.house import House
 from tests.e2e.test_prometheus import FEATURES, Replica, ask, prometheus, until
 

@@ -22,7 +22,7 @@ from agent.inference import Inference
 from agent.monitor import ModelMonitor, MonitorSettings
 from agent.schema import SchemaSettings
 from detectors import Reference, build_reference
-from detectors.distances import psi, shares
+from detectors.drift.distances import psi, shares
 from exporters.prometheus import Family
 from tests.admin.house import House
 from tests.admin.stand_in import StandIn

@@ -1,0 +1,1 @@
+"""Concept drift: error rates, and what scores mean."""

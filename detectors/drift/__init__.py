@@ -1,0 +1,1 @@
+"""Drift of any set of profiles: evidence, ladder, recovery, effects, words."""

@@ -1,0 +1,1 @@
+"""What readings say of each other: causes, costs, what follows from what."""

@@ -1,0 +1,1 @@
+"""Parts of the stream: groups of people, segments, slices, odd rows."""

@@ -1,0 +1,1 @@
+"""How features go together: derived columns of rows, texts and vectors."""

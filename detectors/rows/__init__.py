@@ -1,0 +1,1 @@
+"""Rows to counts: columns of anything, bins, sketches and windows of counts."""
