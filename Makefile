@@ -82,6 +82,7 @@ bench-detection: setup peers ## the tables of docs/detection.md: speed, false al
 	    case " $$missed " in *" $$name "*) say=MISSED;; *) say=ok;; esac; \
 	    printf '  %-24s%s\n' $$name $$say; \
 	done; \
+	$(BIN)/python benchmarks/pictures.py --tables; \
 	test -z "$$missed"
 
 demo: setup ## the main job end to end, on embedded defaults

@@ -162,10 +162,12 @@ class Detection:
         self._waiting: deque[tuple[int, Labelled]] = deque()  # rows whose labels are still to come
         self._rows = 0
         self._outputs = False
+        self._timed = False
 
     def update(self, tick: "Recorded") -> list["Reading"]:
         """One tick's rows; the changes of state."""
         columns = self._features(tick)
+        self._timed |= tick.times is not None
         readings = self.monitor.update(
             columns, ticks=tick.share, at=tick.at, times=_of(tick.times, tick.evidence)
         )
@@ -207,7 +209,12 @@ class Detection:
     def not_watched(self) -> list[str]:
         """What this replay could not see, for want of a column or a reference."""
         missing = [] if self._outputs else ["prediction drift"]
-        return missing if self.labelled_rows else [*missing, "concept drift"]
+        if not self.labelled_rows:
+            missing.append("concept drift")
+        seasonal = [profile.name for profile in self.reference.profiles() if profile.phases]
+        if seasonal and not self._timed:
+            missing.append(f"{', '.join(seasonal)} (seasonal: name the time by --timestamp)")
+        return missing
 
     def _features(self, tick: "Recorded") -> "Columns":
         """Features, and what the model said by the names that the reference has for it."""
@@ -224,6 +231,8 @@ class Detection:
             if self.reference.prediction is not None and said in columns:
                 outputs.setdefault(self.reference.prediction.name, columns[said])
         self._outputs |= bool(outputs)
+        if self.reference.segments is not None:
+            special.discard(self.reference.segments.column)  # no feature, perhaps, and yet needed
         features = {name: column for name, column in columns.items() if name not in special}
         both = {**features, **outputs}
         return {name: _of(column, tick.evidence) for name, column in both.items()}

@@ -193,3 +193,39 @@ def altered(reference: Path, tmp_path: Path) -> Path:
     path = tmp_path / "altered.json"
     path.write_text(json.dumps(tree), encoding="utf-8")
     return path
+
+
+def test_a_seasonal_feature_without_times_is_not_watched_and_that_is_said(
+    remora: Remora, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(9)
+    hours = np.arange(24 * 10 * 60) / 60
+    heat = 10 * np.sin(hours / 24 * 2 * np.pi) + rng.normal(size=len(hours))
+    at = [1_700_006_400 + 60 * n for n in range(len(hours))]
+    rows = write_csv(tmp_path / "days.csv", ["at", "heat"], zip(at, heat, strict=True))
+    out = tmp_path / "reference.json"
+    built = remora("reference", "build", rows, "--timestamp", "at", "--out", out)
+    assert built.returncode == 0, built.stderr
+    with_times = remora("replay", rows, "--reference", out, "--timestamp", "at", "--json")
+    without = remora("replay", rows, "--reference", out, "--ignore", "at", "--json")
+    assert not any("heat" in word for word in json.loads(with_times.stdout)["not_watched"])
+    assert any("heat" in word for word in json.loads(without.stdout)["not_watched"])
+
+
+def test_segments_are_told_apart_also_where_their_column_is_no_feature(
+    remora: Remora, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(4)
+    names = ["tenant", "x"]
+    quiet = [(("a", "b")[n % 2], rng.normal()) for n in range(8_000)]
+    moved = [(t, x + 1.5 * (t == "b")) for t, x in quiet[:4_000]]
+    before = write_csv(tmp_path / "before.csv", names, quiet)
+    after = write_csv(tmp_path / "after.csv", names, moved)
+    out = tmp_path / "reference.json"
+    flags = ("--segment", "tenant", "--ignore", "tenant")
+    built = remora("reference", "build", before, *flags, "--out", out)
+    assert built.returncode == 0, built.stderr
+    done = remora("replay", after, "--reference", out, "--ignore", "tenant", "--json")
+    said = [r for r in json.loads(done.stdout)["readings"] if r["detector"].endswith(":segment")]
+    assert said
+    assert all("tenant=b, outside the budget" in reading["explain"] for reading in said)
