@@ -34,7 +34,7 @@ from detectors.parts.truth import LabelProfile, LabelShare
 from detectors.performance.intervals import Estimate
 from detectors.reading import Kind, Moment, Reading, Scope, State
 from detectors.reference import ProfileError, Reference, Task
-from detectors.references.roles import highest
+from detectors.references.roles import one_score
 from detectors.rows.columns import Column, Table, as_table
 from detectors.settings import Settings
 
@@ -118,7 +118,7 @@ class Monitor:
         if not table.rows:
             return []
         self.rows += table.rows
-        derived = {**self.reference.derive(table), **self._highest(table)}
+        derived = {**self.reference.derive(table), **self._one_score(table)}
         seconds = _seconds(times, table.rows, at)
         self._consequences.note(at, self.rows)
         readings = self._run(
@@ -199,12 +199,12 @@ class Monitor:
             share >= PART_MIN and states.get(name) in STANDING for name, share in parts.items()
         )
 
-    def _highest(self, table: Table) -> dict[str, Column]:
-        """Scores of all classes are held against the profile of the highest one."""
+    def _one_score(self, table: Table) -> dict[str, Column]:
+        """Scores of all classes are held against the profile of one of them."""
         score = self.reference.score or self.reference.prediction
         if score is None or score.name not in table.vectors:
             return {}
-        return {score.name: highest(table.vectors[score.name])}
+        return {score.name: one_score(table.vectors[score.name])}
 
     def _run(self, batch: Batch) -> list[Reading]:
         return [reading for part in self.parts.values() for reading in part.update(batch)]

@@ -49,7 +49,7 @@ class Roles:
         columns = {n: c for n, c in table.columns.items() if n not in self.ignored}
         vectors = {n: v for n, v in table.vectors.items() if n not in self.ignored}
         if self.score is not None and self.score in vectors:
-            columns[self.score] = highest(vectors.pop(self.score))
+            columns[self.score] = one_score(vectors.pop(self.score))
         if task == "classification" and self.label is not None and self.label in columns:
             columns[self.label] = class_names(columns[self.label])
         return replace(table, columns=columns, vectors=vectors)
@@ -93,9 +93,14 @@ class Roles:
         return score, None if said is None or truth is None else wrong_rows(said, truth)
 
 
-def highest(vectors: Column) -> Column:
-    """Give the highest score of each row, [rows], from [rows, classes]; NaN where there is none."""
+def one_score(vectors: Column) -> Column:
+    """Give one score of each row, [rows], from [rows, classes]: the second of two classes', which
+    is the positive one, else the highest; NaN where there is none.
+    """
+    if vectors.shape[1] == 2:
+        positive: Column = vectors[:, 1].astype(np.float64)
+        return positive
     kept = np.where(np.isnan(vectors), -np.inf, vectors)
     best = kept.max(axis=1).astype(np.float64)
-    known: Column = np.where(np.isneginf(best), np.nan, best)
-    return known
+    highest: Column = np.where(np.isneginf(best), np.nan, best)
+    return highest
