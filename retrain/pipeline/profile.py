@@ -27,7 +27,8 @@ def reference_profile(
     """`reference.json` and its account. The labelled baseline rests on rows not trained on."""
     rows, trained, source = _rows(recipe, prepared)
     answer = model.answer(model.encode(rows))
-    said = decode_output(answer, model.preprocess).prediction
+    decoded = decode_output(answer, model.preprocess)
+    said = decoded.prediction
     columns: dict[str, NDArray[Any]] = {
         feature.name: rows.columns[feature.name] for feature in recipe.features
     }
@@ -36,9 +37,12 @@ def reference_profile(
     kinds[PREDICTION] = (Kind.CATEGORICAL if classify else Kind.NUMERIC).value
     outputs: dict[str, NDArray[Any]] = {PREDICTION: said}
     # What the model learnt from says nothing of how good it is: those rows have no label here.
-    outputs[LABEL] = np.where(trained, None, rows.target.astype(object))
+    outputs[LABEL] = rows.target.astype(object)
+    outputs[LABEL][trained] = None
     if classify:
-        outputs[SCORE] = answer
+        # Of two classes the score that is served: the second's, and not the higher one of both.
+        score = decoded.score if answer.shape[1] == 2 else None
+        outputs[SCORE] = answer if score is None else score
     reference = build_reference(
         {**columns, **outputs},
         kinds=kinds,

@@ -121,6 +121,10 @@ def test_the_reference_is_of_the_world_that_comes_last(home: Path) -> None:
     assert second.baseline is not None
     assert second.baseline.rows == 600
     assert 0 < second.baseline.errors < 200
+    # Of two classes that score is watched which is served: the second's, from nearly 0 on.
+    assert second.score is not None
+    assert second.score.minimum < 0.3
+    assert second.baseline.estimation is not None
 
 
 def _account(directory: Path) -> dict[str, int]:
