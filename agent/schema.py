@@ -164,8 +164,9 @@ def outcome(schema: Schema, outputs: Outputs) -> tuple[Column | None, NDArray[np
     """The prediction and the score of each of n rows, None for what there is not.
 
     A prediction is an object array of category names (None where missing) when the target is
-    a class, float64 otherwise. A vector of scores gives the class at its maximum, and that
-    maximum as score. A score is between 0 and 1 when the model gives probabilities.
+    a class, float64 otherwise. A vector of scores gives the class at its maximum, and as score
+    that maximum, of two classes the second's. A score is between 0 and 1 when the model gives
+    probabilities.
     """
     said = outputs.get(schema.prediction) if schema.prediction is not None else None
     scores = outputs.get(schema.score) if schema.score is not None else None
@@ -224,9 +225,11 @@ def _cut(probability: NDArray[np.float64], schema: Schema) -> NDArray[np.object_
 def _best(
     entries: Sequence[Value | Sequence[Value]], classes: tuple[str, ...] | None
 ) -> tuple[NDArray[np.object_], NDArray[np.float64]]:
-    """The class with the highest score of each row, and that score; None and NaN without one.
+    """The class with the highest score of each row, and its score; None and NaN without one.
 
-    A lone entry is a score of its own; as a class it is named by itself.
+    Of two classes the score is the second's, the positive one's, whichever is higher: that is what
+    estimates and calibration are about. A lone entry is a score of its own; as a class it is named
+    by itself.
     """
     lists = [entry if isinstance(entry, list | tuple) else [entry] for entry in entries]
     width = max(map(len, lists), default=0)
@@ -247,4 +250,7 @@ def _best(
             labels[row] = None
         elif not isinstance(entry, list | tuple):
             labels[row] = category(cast(Value, entry))
+    if width == 2:
+        pairs = np.array([len(row) == 2 for row in lists])
+        heights = np.where(pairs, scores[:, 1], heights)
     return objects(labels), np.where(heights == -np.inf, np.nan, heights)

@@ -188,7 +188,9 @@ def test_a_vector_of_probabilities_is_its_most_probable_class() -> None:
     prediction, score = outcome(of_class(), said)
     assert prediction is not None
     assert prediction.tolist() == ["1", "0", None, None]
-    np.testing.assert_array_equal(score, [0.9, 0.8, np.nan, np.nan])
+    np.testing.assert_array_equal(score, [0.9, 0.2, np.nan, np.nan])  # always the second's
+    of_three: dict[str, Any] = {"y": [[0.1, 0.7, 0.2], [0.8, 0.1, 0.1]]}
+    np.testing.assert_array_equal(outcome(of_class(), of_three)[1], [0.7, 0.8])
     prediction, _ = outcome(of_class(classes=("no", "yes")), said)
     assert prediction is not None
     assert prediction.tolist() == ["yes", "no", None, None]
