@@ -142,8 +142,8 @@ DETECTION: Json = {
     },
     "outliers": {
         "rows": 1_284_551,
-        "outliers": 902,
-        "ratio": 0.0007,
+        "outliers": 5_138,
+        "ratio": 0.004,
         "oddest": [
             {
                 "row": 1_281_007,
@@ -214,7 +214,7 @@ QUIET: Json = {
     "concept_detectors": {"bernoulli": "ok", "calibration": "ok"},
     "estimates_hold": True,
     "fairness": {},
-    "outliers": {"rows": 1_284_551, "outliers": 0, "ratio": 0.0, "oddest": []},
+    "outliers": {**DETECTION["outliers"], "outliers": 902, "ratio": 0.0007},
     "data_quality": {
         **DETECTION["data_quality"],
         "state": "ok",

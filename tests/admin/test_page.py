@@ -322,7 +322,7 @@ SAID_OF_DETECTION = (
     f"female{HOSTILE} 30 % 61 % 8 % 3 300",
     f"north{HOSTILE} 640 112 2 1 hours_per_week{HOSTILE}, workclass{HOSTILE}, age{HOSTILE}",
     "2 smaller ones are not watched",
-    "902 of 1 284 551 rows (0.07 %)",
+    "5 138 of 1 284 551 rows (0.4 %)",
     f"1 281 007 capital_gain{HOSTILE} high{HOSTILE}, native_country{HOSTILE}",
     # When labels come.
     "with a label 83 % believed after 1 d 0 h waiting 1 204 their delay ▲ warning",

@@ -145,16 +145,17 @@ export function dataQuality(found) {
   return el("dl", { class: "pairs" }, ...lines.flatMap(([words, names]) => [el("dt", {}, words), el("dd", {}, names)]));
 }
 
-// Rows that are odd by themselves.
+// Rows that are odd by themselves, where there are more of them than in the reference.
+const ODD_SHARE = 0.001;
 
 export function outliers(found) {
-  if (!(found?.outliers > 0)) return null;
+  if (!(found?.outliers > 0 && found.ratio > ODD_SHARE)) return null;
   const rows = listed(found.oddest).slice(0, NAMED_MAX).map((row) => el("tr", {},
     el("th", { scope: "row" }, whole(row.row)),
     el("td", { class: "words wrap" }, listed(row.features).map((one) => `${one.name} ${one.what}`).join(", ")),
     el("td", {}, row.score >= 300 ? "300 or more" : figure(row.score))));
   return [
-    el("p", {}, `${whole(found.outliers)} of ${whole(found.rows)} rows (${share(found.ratio)}) are as odd as one reference row in 1,000.`),
+    el("p", {}, `${whole(found.outliers)} of ${whole(found.rows)} rows (${share(found.ratio)}) are as odd as at most one in 1,000 of the reference.`),
     rows.length ? table(head("Row", "", "Oddity"), rows) : null,
   ].filter((part) => part !== null);
 }
