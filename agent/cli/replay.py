@@ -18,6 +18,7 @@ from agent.cli.output import plain, print_json, print_table
 from agent.cli.parser import Subparsers, add_command, add_json
 from agent.cli.profile import read_reference
 from agent.cli.recorded import BESIDE, ticks
+from agent.cli.replay_report import write_report
 from agent.cli.rows import (
     add_column_flags,
     count,
@@ -67,6 +68,7 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--events", metavar="FILE", type=Path, help="one JSON line per change of state"
     )
+    parser.add_argument("--report", metavar="FILE", type=Path, help="an HTML page of it all")
     parser.add_argument(
         "--port", metavar="N", type=count, help="of a pcap: where the model server listens"
     )
@@ -108,6 +110,8 @@ def replay(args: argparse.Namespace) -> int:
     if not rows:
         raise BadInputError(f"{args.data}: holds no rows: nothing to replay")
     _present(args, detection, readings, rows, elapsed_s)
+    if args.report is not None:
+        write_report(args.report, detection.monitor, _facts(args, detection, readings, rows))
     drifted = any(reading.state.value == "drift" for reading in readings)
     return 1 if drifted and args.fail_on_drift else 0
 
@@ -257,6 +261,22 @@ class Detection:
             groups={name: columns[name] for name in self._args.fairness},
             columns=features if tick.evidence is None else {},
         )
+
+
+def _facts(
+    args: argparse.Namespace, detection: Detection, readings: list["Reading"], rows: int
+) -> dict[str, Any]:
+    """What the page shows besides features."""
+    return {
+        "data": args.data.name,
+        "rows": rows,
+        "labelled_rows": detection.labelled_rows,
+        "unwatched": detection.not_watched,
+        "readings": readings,
+        "quality": _quality(detection),
+        "intervals": INTERVALS,
+        "slices": [slice_words(found) for found in detection.monitor.slices()],
+    }
 
 
 def _quality(detection: Detection) -> list[dict[str, Any]]:

@@ -103,6 +103,31 @@ def test_replay_is_the_same_every_time_and_however_the_file_is_read(
     assert written[0] == written[1] == written[2]
 
 
+def test_a_report_is_one_page_that_needs_nothing_else(
+    remora: Remora, refusal: Refusal, reference: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    done = remora("replay", STREAM, "--reference", reference, "--report", page)
+    assert done.returncode == 0, done.stderr
+    text = page.read_text(encoding="utf-8")
+    assert "income rose" in text
+    assert text.count("<figure>") == 8
+    for foreign in ("<script", "src=", "http://", "https://", "@import"):
+        assert foreign not in text
+    hostile = write_csv(
+        tmp_path / "hostile.csv", ["<script>alert(1)</script>"], [(n % 50,) for n in range(3_000)]
+    )
+    out = tmp_path / "hostile.json"
+    remora("reference", "build", hostile, "--out", out)
+    remora("replay", hostile, "--reference", out, "--report", page)
+    assert "&lt;script&gt;" in page.read_text(encoding="utf-8")
+    assert "<script>" not in page.read_text(encoding="utf-8")
+    nowhere = tmp_path / "absent" / "report.html"
+    assert "cannot be written" in refusal(
+        "replay", STREAM, "--reference", reference, "--report", nowhere
+    )
+
+
 def test_quiet_rows_pass(remora: Remora, reference: Path, quiet: Path) -> None:
     done = remora("replay", quiet, "--reference", reference, "--fail-on-drift", "--json")
     assert done.returncode == 0, done.stderr
