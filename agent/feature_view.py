@@ -59,7 +59,7 @@ class FeatureView:
             "projections": loadings(watch).get(name, []),
             **_of_reference(_profile(watch.reference, name, seen.detector is watch.data)),
             "effects": {over: _distances(figures) for over, figures in windows.items()},
-            "bins": _bins(seen.detector.distributions()[name]),
+            "bins": _bins(seen.distributions()[name]),
             "history": list(self._histories.get(name, ())),
         }
 
@@ -98,6 +98,13 @@ class _Seen:
         self.detector, self.rows = detector, detector.rows
         self._figures: dict[int | None, Mapping[str, Figures]] = {}
         self._entries: dict[str, Json] = {}
+        self._distributions: dict[str, Json] = {}
+
+    def distributions(self) -> dict[str, Json]:
+        """Labels, reference and current shares of each feature's bins."""
+        if not self._distributions:
+            self._distributions = self.detector.distributions()
+        return self._distributions
 
     def figures(self, window_rows: int | None) -> Mapping[str, Figures]:
         """Distances over a window; None: since each feature's evidence left its floor."""
