@@ -38,7 +38,7 @@ from agent.schema import FeatureKind, SchemaSettings, TargetKind
 from detectors import Reading, Reference, State
 from detectors.budget import Budget
 from detectors.reading import Change, Moment
-from detectors.settings import FairnessSettings, Settings
+from detectors.settings import FairnessSettings, QualitySettings, Settings
 
 log = structlog.get_logger("remora.intake")
 
@@ -295,6 +295,11 @@ def monitor_settings(config: Config) -> MonitorSettings:
                 false_alarms_per_month=detect.false_alarms_per_month, replicas=detect.replicas
             ),
             effect={"psi": detect.effect.psi, "ks": detect.effect.ks},
+            quality=QualitySettings(
+                window_rows=detect.quality.window_rows,
+                error_max=detect.quality.error_max,
+                quantile=detect.quality.quantile,
+            ),
             fairness=tuple(
                 FairnessSettings(
                     attribute=group.attribute,

@@ -26,6 +26,17 @@ class FairnessSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QualitySettings:
+    """Of quality on labelled rows: its window; of a regression the range of its errors (None: not
+    known), and the quantile that it predicts (None: a mean).
+    """
+
+    window_rows: int = 5_000
+    error_max: float | None = None
+    quantile: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How a monitor looks. `provisional`: its reference is still being learnt, so that effects are
     shown and every state is `insufficient_data`.
@@ -36,3 +47,4 @@ class Settings:
     version: str = ""
     provisional: bool = False
     fairness: tuple[FairnessSettings, ...] = ()
+    quality: QualitySettings = field(default_factory=QualitySettings)

@@ -81,6 +81,17 @@ class FairnessConfig(Section):
     """Smallest ratio of selection rates; null: shown, not judged."""
 
 
+class QualityConfig(Section):
+    """How quality on labelled rows is measured."""
+
+    window_rows: Annotated[int, Field(ge=100, le=1_000_000)] = 5_000
+    """Most recent labelled rows that figures are of."""
+    error_max: Positive | None = None
+    """Regression: errors beyond it count as it, which gives the MAE a surer interval."""
+    quantile: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Regression: the quantile that the model predicts, for its pinball loss."""
+
+
 class DetectConfig(Section):
     """How drift is looked for."""
 
@@ -96,6 +107,8 @@ class DetectConfig(Section):
     """Agents that watch replicas of one model. With more than one, a single controller decides."""
     concept: ConceptConfig = ConceptConfig()
     """Further detectors of concept drift."""
+    quality: QualityConfig = QualityConfig()
+    """Windows and ranges of quality."""
     fairness: tuple[FairnessConfig, ...] = ()
     """Attributes that quality and predictions are compared by."""
 

@@ -9,7 +9,7 @@ from detectors.batches import Batch, Labels
 from detectors.performance.intervals import Estimate
 from detectors.performance.quality import Quality
 from detectors.reading import Reading
-from detectors.reference import Reference
+from detectors.reference import Reference, Task
 from detectors.settings import Settings
 
 
@@ -17,6 +17,7 @@ class Performance:
     """Realised quality over the most recent labelled rows, each by its weight."""
 
     def __init__(self, reference: Reference, settings: Settings) -> None:
+        self._settings = settings.quality
         self.quality: Quality | None = None
 
     def update(self, batch: Batch) -> list[Reading]:
@@ -24,7 +25,7 @@ class Performance:
         if not isinstance(batch, Labels):
             return []
         if self.quality is None:
-            self.quality = Quality(task=batch.task)
+            self.quality = self._made(batch.task)
         first = np.array([before is None for before in batch.was.tolist()], dtype=np.bool_)
         self.quality.update(
             batch.predicted[first],
@@ -39,6 +40,15 @@ class Performance:
             )
         return []
 
+    def _made(self, task: Task) -> Quality:
+        asked, regression = self._settings, task == "regression"
+        return Quality(
+            task=task,
+            window_rows=asked.window_rows,
+            error_max=asked.error_max if regression else None,
+            quantile=asked.quantile if regression else None,
+        )
+
     def metrics(self) -> dict[str, Estimate]:
         """Give realised metrics; empty without labels."""
         return {} if self.quality is None else self.quality.metrics()
@@ -50,9 +60,11 @@ class Performance:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` gave."""
         self.quality = None
-        if state["quality"] is not None:
-            self.quality = Quality(task=state["quality"]["task"])
-            self.quality.restore(state["quality"])
+        saved = state["quality"]
+        # Under another window the rows that were kept are not those that figures are of now.
+        if saved is not None and saved["window_rows"] == self._settings.window_rows:
+            self.quality = self._made(saved["task"])
+            self.quality.restore(saved)
 
     def reset(self) -> None:
         """Nothing is latched here."""

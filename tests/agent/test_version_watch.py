@@ -14,7 +14,7 @@ from agent.version_watch import VersionWatch, as_columns
 from detectors import LabelledBaseline, Reading, Reference, State, build_reference
 from detectors.budget import Budget
 from detectors.parts.errors import RESIDUAL_ROWS, ErrorRate
-from detectors.settings import FairnessSettings, Settings
+from detectors.settings import FairnessSettings, QualitySettings, Settings
 from tests.agent.ticks import column, columns, tick
 
 SETTINGS = Settings()
@@ -309,3 +309,18 @@ def test_a_policy_hears_of_estimates_only_while_labels_do_not_disagree() -> None
     readings = watched.take_labelled(late, ticks=1.0, at=1.0)
     assert ("quality", "estimation") in {(r.kind.value, r.subject) for r in readings}
     assert {quality.basis for quality in quality_of(watched)} == {"realised"}
+
+
+def test_quality_is_measured_as_it_is_asked_for_also_after_a_restart() -> None:
+    asked = QualitySettings(window_rows=1_000, error_max=5.0, quantile=0.9)
+    watched = VersionWatch("v1", reference(task="regression"), Settings(quality=asked))
+    noise = np.random.default_rng(2).normal(size=600)
+    rows = [joined(n, 1.0, 1.0 + float(e)) for n, e in enumerate(noise)]
+    watched.take_labelled(rows, ticks=1.0, at=1.0)
+    found = watched.metrics()
+    assert {"pinball", "mae"} <= set(found)
+    assert found["mae"].kind == "betting"
+    other = VersionWatch("v1", watched.reference, Settings(quality=QualitySettings()))
+    other.restore(watched.state())  # under another window it begins anew, and nothing else does
+    assert other.metrics() == {}
+    assert other.labelled_rows == 600
