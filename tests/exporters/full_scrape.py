@@ -22,7 +22,7 @@ from agent.resources.gpu import Gpu
 from agent.sources.proxy import EdgeCounters, RouteCounters
 from agent.version_watch import VersionWatch
 from detectors import Reference, build_reference
-from detectors.settings import Settings
+from detectors.settings import FairnessSettings, Settings
 from exporters.prometheus import Family, registry
 
 
@@ -55,17 +55,17 @@ def reference(rows: int = 4_000) -> Reference:
 
 def watch(version: str = "v1", *, shift: float = 0.0, rows: int = 2_000) -> VersionWatch:
     """A version that saw `rows` rows, its ages higher by `shift`."""
-    made = VersionWatch(version, reference(), Settings())
+    fair = FairnessSettings(attribute="faith", positive="yes")
+    made = VersionWatch(version, reference(), Settings(fairness=(fair,)))
     for start in range(0, rows, 1_000):
         count = min(1_000, rows - start)
-        made.data.update(
+        made.monitor.update(
             {
                 "age": 20 + shift + 50 * spread(count),
                 "faith": words(count, ["first-faith", "second-faith", "third-faith"]),
+                "prediction": words(count, ["no", "yes"], 6_007),
             }
         )
-        assert made.prediction is not None
-        made.prediction.update({"prediction": words(count, ["no", "yes"], 6_007)})
     return made
 
 

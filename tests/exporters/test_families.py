@@ -54,6 +54,7 @@ CONTRACT = {
     "feature_tolerance": ("gauge", "model feature"),
     "feature_design_effect": ("gauge", "model feature"),
     "outlier_rows_total": ("counter", "model"),
+    "fairness": ("gauge", "model attribute metric"),
     "drift_evidence": ("gauge", "model version scope"),
     "drift_state": ("gauge", "model version scope feature"),
     "concept_drift_state": ("gauge", "model version detector"),
