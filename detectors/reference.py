@@ -55,12 +55,15 @@ class LabelledBaseline:
     """What concept drift is compared with: how many labelled rows, and how many of them the model
     got wrong.
 
-    `estimation` is the table that estimates performance without labels, as JSON values (see
-    `estimation`); None where the rows had no score.
+    `phi` and `wander` say how much successive errors resemble each other, and how far their rate
+    strays beyond that (see `references.calibration`). `estimation` is the table that estimates
+    performance without labels, as JSON values; None where the rows had no score.
     """
 
     rows: int
     errors: int
+    phi: float = 1.0
+    wander: float = 0.0
     estimation: Mapping[str, Any] | None = None
 
 
@@ -250,6 +253,8 @@ def _content(reference: Reference) -> dict[str, Any]:
         else {
             "rows": baseline.rows,
             "errors": baseline.errors,
+            "phi": baseline.phi,
+            "wander": baseline.wander,
             "estimation": baseline.estimation,
         },
         "means": None if reference.means is None else reference.means.tree(),
@@ -304,6 +309,8 @@ def _reference_from(tree: Mapping[str, Any]) -> Reference:
         else LabelledBaseline(
             rows=int(baseline["rows"]),
             errors=int(baseline["errors"]),
+            phi=float(baseline["phi"]),
+            wander=float(baseline["wander"]),
             estimation=baseline["estimation"],
         ),
         means=None if tree["means"] is None else BinMeans.from_tree(tree["means"]),

@@ -50,6 +50,8 @@ class ErrorRate:
         self.detector = ErrorRateDetector(
             errors=baseline.errors if baseline else 0,
             rows=baseline.rows if baseline else 0,
+            phi=baseline.phi if baseline else 1.0,
+            wander=baseline.wander if baseline else 0.0,
             false_alarms_per_month=settings.budget.of("error_rate"),
             ticks_per_month=settings.budget.ticks_per_month,
         )

@@ -16,6 +16,7 @@ from detectors.parts.errors import ROWS_AT_ONCE
 from detectors.reading import Change, Effect, Kind, Reading, Scope, State
 from detectors.reference import FeatureProfile, Reference
 from detectors.references.baseline_rows import class_names
+from detectors.references.calibration import wander
 from detectors.rows.binning import Binner
 from detectors.rows.bins import BINS
 from detectors.settings import Settings
@@ -42,6 +43,8 @@ class LabelShare:
             ticks_per_month=settings.budget.ticks_per_month,
             effect_min=SHARE_EFFECT_MIN,
             what=f"the share of label {self.name}",
+            phi=profile.phi,
+            wander=wander(profile.tolerance),
         )
 
     def update(self, batch: Batch) -> list[Reading]:

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from detectors.performance.classes import class_name
 from detectors.performance.estimation import EstimationBuilder
 from detectors.reference import LabelledBaseline, Task
+from detectors.references.blocks import Blocks
+from detectors.references.calibration import block_scores, calibrate, significant, wander
+from detectors.rows.bins import WIDTH
 from detectors.rows.columns import Column, guess_kind, key_of, numbers
 
 #: A target of more different whole numbers is an amount.
@@ -22,12 +25,16 @@ THRESHOLD: Final = 0.5
 
 
 class BaselineRows:
-    """Counts labelled rows and errors."""
+    """Counts labelled rows and errors; `tick_rows` is the scale on which it is judged how much
+    successive errors resemble each other, which is left out without an order.
+    """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, tick_rows: int = 1_000, ordered: bool = True) -> None:
         self.task = task
         self._rows = self._errors = 0
         self._estimation = EstimationBuilder(task)
+        self._tick_rows, self._ordered = tick_rows, ordered
+        self._blocks = Blocks(1, max(1, tick_rows // 16))
 
     def add_errors(self, errors: Any) -> None:
         """Take what the caller knows of each row: 1 where the model was wrong, NaN: no label."""
@@ -35,6 +42,13 @@ class BaselineRows:
         wrong = wrong[np.isfinite(wrong)]
         self._rows += len(wrong)
         self._errors += int(np.count_nonzero(wrong))
+        start = 0
+        while self._ordered and start < len(wrong):
+            part = wrong[start : start + self._blocks.room()] != 0
+            counts = np.zeros((1, WIDTH), dtype=np.int64)
+            counts[0, :2] = np.count_nonzero(~part), np.count_nonzero(part)
+            self._blocks.add(counts, len(part))
+            start += len(part)
 
     def add(
         self,
@@ -58,7 +72,20 @@ class BaselineRows:
         if not self._rows and table is None:
             return None
         estimation = None if table is None else table.tree()
-        return LabelledBaseline(rows=self._rows, errors=self._errors, estimation=estimation)
+        phi, stray = self._calibration()
+        return LabelledBaseline(
+            rows=self._rows, errors=self._errors, phi=phi, wander=stray, estimation=estimation
+        )
+
+    def _calibration(self) -> tuple[float, float]:
+        """Give design effect and wander of errors, in the order in which they came."""
+        total = self._blocks.total_of(0)
+        if not (total[0] and total[1]):  # never an error, or nothing else: nothing wanders
+            return 1.0, 0.0
+        scores = block_scores(np.empty((0, WIDTH)), total / total.sum(), [1])
+        blocks, block_rows = self._blocks.full()[:, 0, :], self._blocks.block_rows
+        phi, tolerance = calibrate(blocks, block_rows, self._tick_rows, scores)
+        return significant(phi), significant(wander(tolerance))
 
 
 def wrong_rows(predicted: Column, truth: Column) -> NDArray[np.float64]:

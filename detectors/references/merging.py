@@ -243,7 +243,13 @@ def _merge_baselines(
             estimation = table.merged(EstimationTable.from_tree(b.estimation)).tree()
         except ValueError:  # of other classes or edges: neither stands for both
             estimation = None
-    return LabelledBaseline(rows=a.rows + b.rows, errors=a.errors + b.errors, estimation=estimation)
+    return LabelledBaseline(
+        rows=a.rows + b.rows,
+        errors=a.errors + b.errors,
+        phi=max(a.phi, b.phi),
+        wander=max(a.wander, b.wander),
+        estimation=estimation,
+    )
 
 
 def _merge_quality(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:

@@ -199,7 +199,9 @@ class ReferenceBuilder:
         if truth is not None and table.rows and self._task is None:
             self._task = guess_task(truth, scored=self._roles.score is not None)
         if self._labelled is None and (errors is not None or truth is not None):
-            self._labelled = BaselineRows(self._task or "classification")
+            self._labelled = BaselineRows(
+                self._task or "classification", tick_rows=self._tick_rows, ordered=self._ordered
+            )
         if self._labelled is None:
             return
         if errors is not None:
