@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.drift import export
-from detectors.drift.effects import EFFECT_DEFAULT
 from detectors.drift.evidence import EXPORTED_SCORES
 from detectors.drift.explain import Narrator
 from detectors.drift.feature_states import PATHS, RECOVERY_PSI, FeatureStates
@@ -178,23 +177,26 @@ class DriftDetector:
         return self._watched.since
 
     def _described(self, counts: NDArray[np.int64]) -> dict[str, dict[str, float | int | str]]:
-        figures = {k: v.tolist() for k, v in self._watched.effects.figures(counts).items()}
-        rows, states = counts.sum(axis=1).tolist(), self.states()
+        figures = self._watched.effects.figures(counts)
+        keys = (*figures, "rows", "state")
+        columns = zip(
+            *(values.tolist() for values in figures.values()),
+            counts.sum(axis=1).tolist(),
+            [state.value for state in self.states().values()],
+            strict=True,
+        )
         return {
-            name: {
-                **{key: values[j] for key, values in figures.items()},
-                "rows": rows[j],
-                "state": states[name].value,
-            }
-            for j, name in enumerate(self.names)
+            name: dict(zip(keys, values, strict=True))
+            for name, values in zip(self.names, columns, strict=True)
         }
 
     def states(self) -> dict[str, State]:
         """Give each feature's state; `insufficient_data` before its first row."""
-        seen = self._watched.total.sum(axis=1) > 0
+        seen = (self._watched.total.sum(axis=1) > 0).tolist()
+        told = zip(self.names, self._watched.state_of.tolist(), seen, strict=True)
         return {
-            name: _STATES[self._watched.state_of[j]] if seen[j] else State.INSUFFICIENT_DATA
-            for j, name in enumerate(self.names)
+            name: _STATES[code] if any_rows else State.INSUFFICIENT_DATA
+            for name, code, any_rows in told
         }
 
     def evidence(self) -> dict[str, float]:

@@ -35,6 +35,7 @@ _LARGEST_SQUARE: Final = (
 )
 #: Bins that hold less of the reference hardly ever hold the largest gap.
 _GAP_SHARE_MIN: Final = 0.01
+_TINY: Final = 1e-300  # below any share that is not 0: it keeps 0 log 0 from being no number
 
 
 def shares(counts: NDArray[Any]) -> Floats:
@@ -47,9 +48,7 @@ def shares(counts: NDArray[Any]) -> Floats:
 def psi_terms(p: Floats, q: Floats) -> Floats:
     """Give each bin's part [features, bins] of the population stability index."""
     floor_p, floor_q = np.maximum(p, SHARE_MIN), np.maximum(q, SHARE_MIN)
-    terms: Floats = np.where(
-        (p > 0) | (q > 0), (floor_q - floor_p) * np.log(floor_q / floor_p), 0.0
-    )
+    terms: Floats = (floor_q - floor_p) * np.log(floor_q / floor_p)  # 0 where both are
     return terms
 
 
@@ -68,7 +67,12 @@ def psi_corrected(p: Floats, q: Floats, rows: Floats, reference_rows: Floats) ->
     chi-squared with bins - 1 degrees of freedom (Yurdakul 2018). `rows` and `reference_rows` have
     shape [features].
     """
-    excess = psi(p, q) - _freedom(p) * chance(rows, reference_rows)
+    return above_chance(psi(p, q), freedom(p), rows, reference_rows)
+
+
+def above_chance(index: Floats, null: Floats, rows: Floats, reference_rows: Floats) -> Floats:
+    """Correct what is no distance but a square of one already, such as PSI; 0 without rows."""
+    excess = index - null * chance(rows, reference_rows)
     corrected: Floats = np.where(rows > 0, np.maximum(excess, 0.0), 0.0)
     return corrected
 
@@ -82,34 +86,35 @@ def chance(rows: Floats, reference_rows: Floats) -> Floats:
 def less_chance(distance: Floats, null: Floats, rows: Floats, reference_rows: Floats) -> Floats:
     """Correct a distance in squares: sqrt(max(0, D^2 - null (1/n + 1/m))), 0 without rows.
 
-    `null` [features] is that of `js_null`, `ks_null`, `wasserstein_null` or `cramers_v_null`.
+    `null` [features] is that of `js_null`, `ks_null`, `wasserstein_null` or `cramers_v_null`;
+    several distances at once may be [distances, features], as their nulls are then.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         left = distance**2 - null * chance(rows, reference_rows)
     # a Wasserstein distance whose square is too big for a double stays as it is
-    kept = np.where(np.isfinite(left), np.sqrt(np.clip(left, 0.0, None)), distance)
+    kept = np.where(np.isfinite(left), np.sqrt(np.maximum(left, 0.0)), distance)
     corrected: Floats = np.where(rows > 0, kept, 0.0)
     return corrected
 
 
-def _freedom(p: Floats) -> Floats:
-    freedom: Floats = np.maximum((p > 0).sum(axis=1) - 1.0, 0.0)
-    return freedom
+def freedom(p: Floats) -> Floats:
+    """Give the degrees of freedom of shares [features, bins]: the bins they use, less one."""
+    used: Floats = np.maximum((p > 0).sum(axis=1) - 1.0, 0.0)
+    return used
 
 
 def js(p: Floats, q: Floats) -> Floats:
     """Jensen-Shannon distance, base 2, from 0 (equal) to 1 (shares that never meet; Lin 1991)."""
-    middle = (p + q) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        left = np.where(p > 0, p * np.log2(p / middle), 0.0).sum(axis=1)
-        right = np.where(q > 0, q * np.log2(q / middle), 0.0).sum(axis=1)
-    distance: Floats = np.sqrt(np.clip((left + right) / 2, 0.0, 1.0))
-    return distance
+    middle = np.maximum((p + q) / 2, _TINY)
+    both = np.empty((2, *middle.shape))
+    both[0], both[1] = p, q
+    left, right = (both * np.log2(np.maximum(both, _TINY) / middle)).sum(axis=2)
+    return _root((left + right) / 2)
 
 
 def js_null(p: Floats) -> Floats:
     """Give what squared JS is by chance: (bins - 1) / (8 ln 2), times 1/n + 1/m."""
-    null: Floats = _freedom(p) / (8 * np.log(2))
+    null: Floats = freedom(p) / (8 * np.log(2))
     return null
 
 
@@ -120,9 +125,12 @@ def cramers_v(p: Floats, q: Floats) -> Floats:
     Both rows have the same weight, so that the figure does not depend on how many rows were
     compared with how many: sqrt(sum (p - q)^2 / (2 (p + q))) (Cramer 1946).
     """
-    together = p + q
-    terms = np.divide((p - q) ** 2, together, out=np.zeros_like(together), where=together > 0)
-    distance: Floats = np.sqrt(np.clip(terms.sum(axis=1) / 2, 0.0, 1.0))
+    terms = (p - q) ** 2 / np.maximum(p + q, _TINY)
+    return _root(terms.sum(axis=1) / 2)
+
+
+def _root(square: Floats) -> Floats:
+    distance: Floats = np.sqrt(np.minimum(np.maximum(square, 0.0), 1.0))
     return distance
 
 
@@ -130,7 +138,7 @@ def cramers_v_null(p: Floats) -> Floats:
     """Give what squared V is by chance: (bins - 1) / 4, times 1/n + 1/m (as Bergsma 2013 has it,
     for rows of equal weight).
     """
-    null: Floats = _freedom(p) / 4
+    null: Floats = freedom(p) / 4
     return null
 
 
@@ -142,9 +150,9 @@ def ks(p: Floats, q: Floats, ordered: NDArray[np.bool_]) -> Floats:
     (missing, outside) come last in the layout, so a rise of missing values shows as a gap too. From
     bins this is a lower bound of the two-sample KS statistic.
     """
-    gaps = np.abs(np.cumsum(q - p, axis=1)).max(axis=1)
-    largest = np.abs(q - p).max(axis=1)
-    distance: Floats = np.where(ordered, gaps, largest)
+    change = q - p
+    gaps = np.abs(change.cumsum(axis=1)).max(axis=1)
+    distance: Floats = np.where(ordered, gaps, np.abs(change).max(axis=1))
     return distance
 
 
@@ -173,11 +181,17 @@ def wasserstein(p: Floats, q: Floats, edges: Floats) -> Floats:
     where there is no bin. Only ordered bins are given in `p` and `q`; their shares are made to sum
     to one, so that missing values do not count as distance. 0 where there is no width.
     """
-    p_inside, q_inside = _among_themselves(p), _among_themselves(q)
-    gap = np.abs(np.cumsum(q_inside - p_inside, axis=1))[:, :-1]
-    steps = _steps(edges)
-    has_rows = (p.sum(axis=1) > 0) & (q.sum(axis=1) > 0)
-    distance: Floats = np.where(has_rows, (gap * steps).sum(axis=1), 0.0)
+    return area(inside(p), inside(q), steps(edges))
+
+
+def area(p_inside: Floats, q_inside: Floats, widths: Floats) -> Floats:
+    """Give what `wasserstein` gives, of its parts: `inside` of both and the `steps` between bins.
+
+    Shares that sum to 0 are those of no rows: there is no distance then.
+    """
+    gap = np.abs((q_inside - p_inside).cumsum(axis=1)[:, :-1])
+    has_rows = p_inside.any(axis=1) & q_inside.any(axis=1)
+    distance: Floats = np.where(has_rows, (gap * widths).sum(axis=1), 0.0)
     return distance
 
 
@@ -188,9 +202,9 @@ def wasserstein_null(p: Floats, edges: Floats) -> Floats:
     The mean product of two folded normal values of correlation r is 2 / pi (sqrt(1 - r^2) + r
     asin r) times their spreads (Nabeya 1951).
     """
-    inside = p.sum(axis=1)
-    upto = np.cumsum(_among_themselves(p), axis=1)[:, :-1]
-    weights = np.sqrt(np.clip(upto * (1 - upto), 0.0, None)) * _steps(edges)
+    held = p.sum(axis=1)
+    upto = np.cumsum(inside(p), axis=1)[:, :-1]
+    weights = np.sqrt(np.clip(upto * (1 - upto), 0.0, None)) * steps(edges)
     odds = np.sqrt(np.clip(upto, 1e-12, None) / np.clip(1 - upto, 1e-12, None))
     null = np.zeros(len(p))
     for j in range(len(p)):  # once for each feature, and few at a time in memory
@@ -198,21 +212,24 @@ def wasserstein_null(p: Floats, edges: Floats) -> Floats:
         r = np.minimum(np.minimum(ratio, 1 / ratio), 1.0)
         product = 2 / np.pi * (np.sqrt(1 - r**2) + r * np.arcsin(r))
         with np.errstate(over="ignore", invalid="ignore"):
-            null[j] = weights[j] @ product @ weights[j] / max(inside[j], 1e-9)
+            null[j] = weights[j] @ product @ weights[j] / max(held[j], 1e-9)
     return null
 
 
-def _among_themselves(p: Floats) -> Floats:
-    totals = p.sum(axis=1, keepdims=True)
-    inside: Floats = np.divide(p, totals, out=np.zeros_like(p), where=totals > 0)
-    return inside
+def inside(p: Floats) -> Floats:
+    """Give shares [features, ordered bins] among themselves, so that they sum to one, or are 0."""
+    among: Floats = p / np.maximum(p.sum(axis=1, keepdims=True), _TINY)
+    return among
 
 
-def _steps(edges: Floats) -> Floats:
+def steps(edges: Floats) -> Floats:
+    """Give the way from each ordered bin to the next, [features, ordered bins - 1], 0 where there
+    is no such bin; `edges` as `wasserstein` has them.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         centres = edges[:, 1:] / 2 + edges[:, :-1] / 2  # mass sits in the middle of its bin
-        steps = np.diff(centres, axis=1)
-    finite: Floats = np.nan_to_num(steps, nan=0.0, posinf=0.0, neginf=0.0)
+        ways = np.diff(centres, axis=1)
+    finite: Floats = np.nan_to_num(ways, nan=0.0, posinf=0.0, neginf=0.0)
     return finite
 
 

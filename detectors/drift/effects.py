@@ -4,7 +4,7 @@ What chance gives is a figure of the reference, worked out once. Rows that resem
 count as fewer (`phi`), or calm features would seem to have moved.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,8 +18,9 @@ from detectors.rows.bins import BINS, MISSING
 
 Floats = NDArray[np.float64]
 
-#: What makes evidence a drift, unless somebody says otherwise.
-EFFECT_DEFAULT: Final[Mapping[str, float]] = {"psi": 0.1, "ks": 0.1}
+_DISTANCES: Final = ("psi", "js", "ks", "wasserstein", "cramers_v")
+#: What `figures` gives, in this order.
+FIGURES: Final = (*_DISTANCES, *(f"{name}_corrected" for name in _DISTANCES), "missing_ratio")
 
 
 class Effects:
@@ -30,34 +31,40 @@ class Effects:
         self.rows = np.array([effective_rows(profile) for profile in profiles])
         self.phi = np.array([profile.phi for profile in profiles])
         self._ordered = np.array([profile.ordered for profile in profiles])
-        self._edges = limits(profiles)[:, : BINS + 1]
-        self._null = {
-            "js": distances.js_null(self.p),
-            "ks": distances.ks_null(self.p, self._ordered),
-            "cramers_v": distances.cramers_v_null(self.p),
-            "wasserstein": distances.wasserstein_null(self.p[:, :BINS], self._edges),
-        }
+        edges = limits(profiles)[:, : BINS + 1]
+        # What is the same for all counts is worked out here, once.
+        self._freedom = distances.freedom(self.p)
+        self._ks_null = distances.ks_null(self.p, self._ordered)
+        self._inside = distances.inside(self.p[:, :BINS])
+        self._steps = distances.steps(edges)
+        self._nulls = np.stack(
+            [
+                distances.js_null(self.p),
+                self._ks_null,
+                distances.wasserstein_null(self.p[:, :BINS], edges),
+                distances.cramers_v_null(self.p),
+            ]
+        )
 
     def figures(self, counts: NDArray[Any]) -> dict[str, Floats]:
         """Give every distance of counts [features, 18], plain and `_corrected`; 0 for a feature
         without rows.
         """
-        p, q, rows = self.p, distances.shares(counts), counts.sum(axis=1)
+        p, rows = self.p, counts.sum(axis=1)
+        q = counts / np.maximum(rows, 1)[:, None]
         n = rows / self.phi
-        plain = {
-            "js": distances.js(p, q),
-            "ks": distances.ks(p, q, self._ordered),
-            "wasserstein": distances.wasserstein(p[:, :BINS], q[:, :BINS], self._edges),
-            "cramers_v": distances.cramers_v(p, q),
-        }
-        values = {"psi": distances.psi(p, q)} | plain
-        values["psi_corrected"] = distances.psi_corrected(p, q, n, self.rows)
-        for name, distance in plain.items():
-            values[f"{name}_corrected"] = distances.less_chance(
-                distance, self._null[name], n, self.rows
-            )
-        values["missing_ratio"] = q[:, MISSING]
-        return {name: np.where(rows > 0, value, 0.0) for name, value in values.items()}
+        values = np.empty((len(FIGURES), len(p)))
+        values[0] = distances.psi(p, q)
+        values[1] = distances.js(p, q)
+        values[2] = distances.ks(p, q, self._ordered)
+        values[3] = distances.area(self._inside, distances.inside(q[:, :BINS]), self._steps)
+        values[4] = distances.cramers_v(p, q)
+        values[5] = distances.above_chance(values[0], self._freedom, n, self.rows)
+        values[6:10] = distances.less_chance(values[1:5], self._nulls, n, self.rows)
+        values[10] = q[:, MISSING]
+        if not rows.all():
+            values[:, rows <= 0] = 0.0
+        return dict(zip(FIGURES, values, strict=True))
 
     def gates(self, which: NDArray[np.intp], counts: NDArray[Any]) -> dict[str, Floats]:
         """Give corrected PSI and KS of `counts` [which, 18], those of features `which`."""
@@ -65,5 +72,5 @@ class Effects:
         gap = distances.ks(p, q, self._ordered[which])
         return {
             "psi": distances.psi_corrected(p, q, n, self.rows[which]),
-            "ks": distances.less_chance(gap, self._null["ks"][which], n, self.rows[which]),
+            "ks": distances.less_chance(gap, self._ks_null[which], n, self.rows[which]),
         }

@@ -227,9 +227,11 @@ class Evidence:
         """Say which features alarm: R >= 1, or by e-BH at level .1; only `open_` ones compete."""
         alarmed: NDArray[np.bool_] = open_ & (total >= 1)
         values = np.where(open_, total / self.share, 0.0)
+        if values.max(initial=0.0) * len(values) < len(values) / EBH_LEVEL:
+            return alarmed  # the highest with the highest rank would not pass
         order = np.argsort(-values, kind="stable")
         ranks = np.arange(1, len(values) + 1)
-        passed = np.flatnonzero(values[order] * ranks >= len(values) / EBH_LEVEL)
+        passed = (values[order] * ranks >= len(values) / EBH_LEVEL).nonzero()[0]
         if len(passed):
             alarmed[order[: passed[-1] + 1]] = True
         return alarmed & open_

@@ -108,7 +108,7 @@ class FeatureStates:
         quiet &= self.state_of == OK
         self.since[quiet] = 0
         self.since_row[quiet] = self.rows
-        return Changes(raised=tuple(np.flatnonzero(raised).tolist()), recovered=recovered)
+        return Changes(raised=tuple(raised.nonzero()[0].tolist()), recovered=recovered)
 
     def gates(self, which: NDArray[np.intp]) -> dict[str, NDArray[np.float64]]:
         """Give corrected PSI and KS of features `which` since their evidence left its floor: over
@@ -170,20 +170,21 @@ class FeatureStates:
             counts, start = ring.counts(), self.rows - ring.rows()
             seen = self.ladder.compare(w, counts)
             new = seen.differs & open_ & ~alarmed & (self.fresh_row <= start)
-            self.path[new] = 1
-            self.compared[new] = np.stack([seen.exponent[new], seen.needed[new]], axis=1)
-            self.since[new], self.since_row[new] = counts[new], start
-            alarmed |= new
-        self.state_of[alarmed] = WARNING
-        self.peak[alarmed] = self.value[alarmed]
+            if new.any():
+                self.path[new] = 1
+                self.compared[new] = np.stack([seen.exponent[new], seen.needed[new]], axis=1)
+                self.since[new], self.since_row[new] = counts[new], start
+                alarmed |= new
         if alarmed.any():
+            self.state_of[alarmed] = WARNING
+            self.peak[alarmed] = self.value[alarmed]
             self._recovery.begin(alarmed, self.since[alarmed])
         return alarmed
 
     def _confirm(self, lasts: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Raise warnings to drift where the effect, too, is big enough; say which were raised."""
         raised = np.zeros(len(self.total), dtype=bool)
-        which = np.flatnonzero(lasts & (self.state_of == WARNING))
+        which = (lasts & (self.state_of == WARNING)).nonzero()[0]
         if len(which):
             found = self.gates(which)
             big = np.zeros(len(which), dtype=bool)
@@ -195,7 +196,7 @@ class FeatureStates:
 
     def _recover(self, calm: NDArray[np.bool_]) -> tuple[tuple[int, int, float], ...]:
         """Let go of calm features whose last window looks like the reference; say which."""
-        which = np.flatnonzero(calm)
+        which = calm.nonzero()[0]
         if not len(which):
             return ()
         counts = self.rings[0].counts()[which]

@@ -72,7 +72,10 @@ class Ladder:
             self._tests[j] = 2 * self._choose(j, profile)
         self._squares = self._cosines**2
         self._peaks = np.abs(self._cosines).max(axis=2)
-        self._spread = np.sqrt(self._p * (1 - self._p))
+        spread = np.sqrt(self._p * (1 - self._p))
+        # What a share may move without being compared: without end where it never is.
+        self._allowed = np.where(self._shares, self._wander[:, None] * spread, np.inf)
+        self._tolerated = TOLERANCE * spread
         self.saved = np.zeros(len(WINDOW_ROWS))  # of the budget, since each window's last look
 
     def _choose(self, j: int, profile: FeatureProfile) -> int:
@@ -99,15 +102,10 @@ class Ladder:
         needed = np.log(self._tests / level)
         rows = counts.sum(axis=1)
         n = rows / self._phi
-        pooled = n + self._rows
-        joint = n * self._rows / np.maximum(pooled, 1)
-        exponent = np.zeros(len(rows))
-        enough = n >= _ROWS_MIN
-        if enough.any():
-            q = counts / np.maximum(rows, 1)[:, None]
-            of_means = self._mean_exponents(q, n, pooled, joint, needed)
-            of_shares = self._share_exponents(q, n, pooled, joint, needed)
-            exponent = np.where(enough, np.maximum(of_means, of_shares), 0.0)
+        q = counts / np.maximum(rows, 1)[:, None]
+        of_means = self._mean_exponents(q, n, needed)
+        of_shares = self._share_exponents(q, n)
+        exponent = np.where(n >= _ROWS_MIN, np.maximum(of_means, of_shares), 0.0)
         return Comparison(differs=exponent >= needed, exponent=exponent, needed=needed)
 
     def smallest_shift(self) -> Floats:
@@ -120,44 +118,45 @@ class Ladder:
         shift = np.sqrt(2 * np.log(self._tests * len(self._p) / level) / joint)
         return np.where(self._peaks[:, 0] > 0, self._wander + np.maximum(shift, TOLERANCE), np.inf)
 
-    def _mean_exponents(
-        self, q: Floats, n: Floats, pooled: Floats, joint: Floats, needed: Floats
-    ) -> Floats:
+    def _mean_exponents(self, q: Floats, n: Floats, needed: Floats) -> Floats:
         """The largest exponent of a feature's cosines: n m / (n + m) D^2 / (2 s^2 + 2/3 M D)."""
         means = np.matmul(self._cosines, q[:, :, None])[:, :, 0]
-        gap = np.abs(means) - self._wander[:, None]
         exponent = np.zeros(len(q))
         # n D^2 / 2 is above the exponent; most features most of the time are settled by it.
-        which = np.flatnonzero((n[:, None] * means**2 / 2 >= needed[:, None]).any(axis=1))
-        if len(which):
-            mixed = n[which, None] * q[which] + self._rows[which, None] * self._p[which]
-            mixed /= pooled[which, None]
-            square = np.matmul(self._squares[which], mixed[:, :, None])[:, :, 0]
-            mean = np.matmul(self._cosines[which], mixed[:, :, None])[:, :, 0]
-            variance = np.maximum(square - mean**2, _TINY)
-            size = np.where(gap[which] > TOLERANCE, gap[which], 0.0)
-            peak = self._peaks[which] + np.abs(mean)
-            values = joint[which, None] * size**2 / (2 * variance + peak * size * 2 / 3)
-            exponent[which] = values.max(axis=1)
+        far = n[:, None] * means**2 / 2 >= needed[:, None]
+        if not far.any():
+            return exponent
+        which = far.any(axis=1).nonzero()[0]
+        rows = self._rows[which]
+        pooled = np.maximum(n[which] + rows, 1)
+        joint = n[which] * rows / pooled
+        mixed = n[which, None] * q[which] + rows[:, None] * self._p[which]
+        mixed /= pooled[:, None]
+        square = np.matmul(self._squares[which], mixed[:, :, None])[:, :, 0]
+        mean = np.matmul(self._cosines[which], mixed[:, :, None])[:, :, 0]
+        variance = np.maximum(square - mean**2, _TINY)
+        gap = np.abs(means[which]) - self._wander[which, None]
+        size = np.where(gap > TOLERANCE, gap, 0.0)
+        peak = self._peaks[which] + np.abs(mean)
+        values = joint[:, None] * size**2 / (2 * variance + peak * size * 2 / 3)
+        exponent[which] = values.max(axis=1)
         return exponent
 
-    def _share_exponents(
-        self, q: Floats, n: Floats, pooled: Floats, joint: Floats, needed: Floats
-    ) -> Floats:
+    def _share_exponents(self, q: Floats, n: Floats) -> Floats:
         """The largest exponent of a feature's single bins: n KL(q, r) + m KL(p, r), r pooled."""
-        allowed = self._wander[:, None] * self._spread
-        gap = np.maximum(np.abs(q - self._p) - allowed, 0.0)
-        gap[~self._shares | (gap <= TOLERANCE * self._spread)] = 0.0
+        excess = np.abs(q - self._p) - self._allowed
+        moved = excess > self._tolerated
         exponent = np.zeros(len(q))
-        which = np.flatnonzero((gap > 0).any(axis=1))
-        if len(which):
-            p = self._p[which]
-            near = np.clip(p + np.sign(q[which] - p) * gap[which], 0.0, 1.0)
-            weight = (self._rows[which] / pooled[which])[:, None]
-            r = weight * p + (1 - weight) * near
-            values = n[which, None] * _divergence(near, r)
-            values += self._rows[which, None] * _divergence(p, r)
-            exponent[which] = np.where(gap[which] > 0, values, 0.0).max(axis=1)
+        if not moved.any():
+            return exponent
+        which = moved.any(axis=1).nonzero()[0]
+        p, gap = self._p[which], np.where(moved[which], excess[which], 0.0)
+        near = np.clip(p + np.sign(q[which] - p) * gap, 0.0, 1.0)
+        weight = (self._rows[which] / np.maximum(n[which] + self._rows[which], 1))[:, None]
+        r = weight * p + (1 - weight) * near
+        values = n[which, None] * _divergence(near, r)
+        values += self._rows[which, None] * _divergence(p, r)
+        exponent[which] = np.where(gap > 0, values, 0.0).max(axis=1)
         return exponent
 
 

@@ -63,6 +63,8 @@ class Recovery:
         `ticks` is the tick's length, `month` the ticks of a month.
         """
         refuted = np.zeros(len(latched), dtype=bool)
+        if not latched.any():
+            return refuted
         which = np.flatnonzero(latched & counts.any(axis=1))
         if not len(which):
             return refuted

@@ -56,7 +56,7 @@ def near(bins: NumericBins) -> Values:
         around += [edge, np.nextafter(edge, np.inf), np.nextafter(edge, -np.inf)]
         with np.errstate(over="ignore"):
             single = np.float32(edge)
-        around += [float(np.nextafter(single, np.float32(way))) for way in (-np.inf, np.inf)]
+            around += [float(np.nextafter(single, np.float32(way))) for way in (-np.inf, np.inf)]
     return np.array([*around, *SPECIAL])
 
 
