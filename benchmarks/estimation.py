@@ -9,16 +9,17 @@ from what a perfect estimate would say (from random labels drawn with the calibr
 
 An estimator that always says the reference's figure stands in the table; it is the one to beat.
 
-Speed is process CPU time, the two taking turns, the same figures asked of both (Remora gives losses
-and intervals as well). The ratio that counts is of the whole job, reference rows to figures of all
-windows; that of the estimates alone is printed beside it, and is smaller: NannyML works in numpy
-too, and its calibration and thresholds are what takes time.
+Speed is process CPU time of fit and of estimates, the two taking turns on the same rows in one run;
+medians over the rounds, after one that does not count (imports, caches). Both give ROC AUC, average
+precision, accuracy, precision, recall, specificity and F1 of every window with their intervals;
+Remora's log loss and Brier score come on top. The ratio that counts is of the whole job, reference
+rows to figures of all windows; that of the estimates alone is printed beside it, and is smaller:
+NannyML works in numpy too, and its calibration and thresholds are what takes time.
 
     make peers && python benchmarks/estimation.py [--rounds 3] [--json FILE]
 
 Exits 0 if AUC, accuracy and F1 are never more than .0015 from NannyML's and the whole job is at
-least 25 times as quick on either data set (the goal is 50, and whether it was met is said), 1 if
-not, 2 if NannyML's environment is missing.
+least 50 times as quick on either data set, 1 if not, 2 if NannyML's environment is missing.
 """
 
 import argparse
@@ -46,12 +47,12 @@ Floats = NDArray[np.float64]
 PEER = Path(__file__).resolve().parent / "peers" / "nannyml_estimates.py"
 CHUNK_ROWS = 5_000
 METRICS = ("roc_auc", "accuracy", "f1")
-DIFFERENCE_MAX, RATIO_MIN, RATIO_GOAL = 0.0015, 25.0, 50.0
+DIFFERENCE_MAX, RATIO_MIN = 0.0015, 50.0
 FLOOR_DRAWS = 20
 
 
 class Peer:
-    """NannyML in a process of its own, which estimates a data set whenever it is told to."""
+    """NannyML in a process of its own, which fits to a data set and estimates it when told to."""
 
     def __init__(self, python: Path, folder: Path) -> None:
         self._process = subprocess.Popen(
@@ -62,10 +63,10 @@ class Peer:
             text=True,
             env=quiet_environment(),
         )
-        self.fit_s: dict[str, float] = self._answer()["fit_s"]
+        self.data_sets: list[str] = self._answer()["data_sets"]
 
     def estimate(self, name: str) -> dict[str, Any]:
-        """Give CPU seconds, rows and figures by chunk."""
+        """Fit and estimate: give CPU seconds of either, rows and figures by chunk."""
         stdin: IO[str] | None = self._process.stdin
         assert stdin is not None
         stdin.write(f"{name}\n")
@@ -154,14 +155,17 @@ def sampling_floor(table: EstimationTable, analysis: Floats) -> dict[str, float]
 def compare(name: str, peer: Peer, data: Any, rounds: int) -> dict[str, Any]:
     """Everything about one data set."""
     reference, analysis = data["reference"], data["analysis"]
-    table, fit_s = built(reference)
-    estimates(table, analysis[: 2 * CHUNK_ROWS])
-    ours, theirs = [], []
-    for _ in range(rounds):
+    ours: dict[str, list[float]] = {"fit_s": [], "cpu_s": []}
+    theirs: dict[str, list[float]] = {"fit_s": [], "cpu_s": []}
+    for number in range(rounds + 1):
+        table, fit_s = built(reference)
         ours_found, spent_s = estimates(table, analysis)
-        ours.append(spent_s)
         answer = peer.estimate(name)
-        theirs.append(float(answer["cpu_s"]))
+        if number:  # the first one imports what comes late and fills caches, on either side
+            ours["fit_s"].append(fit_s)
+            ours["cpu_s"].append(spent_s)
+            for key, listed in theirs.items():
+                listed.append(float(answer[key]))
     truth, before = by_chunk(analysis), realised(reference)
     floor = sampling_floor(table, analysis)
     figures = {}
@@ -176,14 +180,15 @@ def compare(name: str, peer: Peer, data: Any, rounds: int) -> dict[str, Any]:
             "sampling_floor": floor[metric],
             "difference_max": float(np.abs(mine - other).max()),
         }
-    mine_s, their_s = statistics.median(ours), statistics.median(theirs)
+    fit_s, mine_s = statistics.median(ours["fit_s"]), statistics.median(ours["cpu_s"])
+    their_fit_s, their_s = statistics.median(theirs["fit_s"]), statistics.median(theirs["cpu_s"])
     return {
         "rows": len(analysis),
         "figures": figures,
         "rows_per_cpu_s": {"remora": len(analysis) / mine_s, "nannyml": len(analysis) / their_s},
         "ratio_of_estimates": their_s / mine_s,
-        "fit_cpu_s": {"remora": fit_s, "nannyml": peer.fit_s[name]},
-        "ratio": (peer.fit_s[name] + their_s) / (fit_s + mine_s),
+        "fit_cpu_s": {"remora": fit_s, "nannyml": their_fit_s},
+        "ratio": (their_fit_s + their_s) / (fit_s + mine_s),
         "table_bytes": len(json.dumps(table.tree())),
     }
 
@@ -213,7 +218,7 @@ def show(name: str, found: dict[str, Any]) -> None:
     print(
         f"  rows per CPU second: Remora {rows['remora']:,.0f}, NannyML {rows['nannyml']:,.0f}, "
         f"ratio {found['ratio_of_estimates']:,.1f}\n"
-        f"  fit: {fit['remora']:.3f} s and {fit['nannyml']:.3f} s; fit and estimate, ratio "
+        f"  fit: {fit['remora']:.4f} s and {fit['nannyml']:.3f} s; fit and estimate, ratio "
         f"{found['ratio']:,.1f}; table {found['table_bytes']:,} bytes of JSON\n"
     )
 
@@ -234,7 +239,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         peer = Peer(python, Path(folder))
         try:
-            for name in peer.fit_s:
+            for name in peer.data_sets:
                 with np.load(Path(folder) / f"{name}.npz") as data:
                     found[name] = compare(name, peer, data, asked.rounds)
                 show(name, found[name])
@@ -245,10 +250,11 @@ def main() -> int:
     apart = max(f["difference_max"] for one in found.values() for f in one["figures"].values())
     ratio = min(one["ratio"] for one in found.values())
     good = apart <= DIFFERENCE_MAX and ratio >= RATIO_MIN
+    alone = min(one["ratio_of_estimates"] for one in found.values())
     print(
         f"never more than {apart:.4f} apart (limit {DIFFERENCE_MAX}), the whole job at least "
-        f"{ratio:,.0f} times as quick (floor {RATIO_MIN:,.0f}): {'held' if good else 'NOT HELD'}; "
-        f"goal of {RATIO_GOAL:,.0f} times {'met' if ratio >= RATIO_GOAL else 'not met'}"
+        f"{ratio:,.0f} times as quick (limit {RATIO_MIN:,.0f}; estimates alone {alone:,.0f}): "
+        f"{'held' if good else 'NOT HELD'}"
     )
     return 0 if good else 1
 

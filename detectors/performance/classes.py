@@ -24,6 +24,9 @@ OTHER: Final = "(other)"
 NAME_CHARACTERS_MAX: Final = 200
 # Spellings remembered between calls; when full it is emptied, which costs time only.
 SPELLINGS_MAX: Final = 1_024
+#: Up to so many spellings all rows are compared with each; so few rows tell that there are few.
+FEW_SPELLINGS: Final = 3
+FEW_ROWS_MIN: Final = 32
 UNKNOWN: Final = -1
 _NUMERIC: Final = "biuf"
 _TRUTH: Final = {"true": "1", "false": "0"}
@@ -63,6 +66,7 @@ class ClassNames:
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self._numbers: dict[str, int] = {}
+        self._as_number: list[tuple[float, int]] = []  # names that are numbers, with their own
         self._spellings: dict[object, int] = {}
         for name in names:
             self._number(name)
@@ -82,6 +86,36 @@ class ClassNames:
         """
         if values.dtype.kind in _NUMERIC:
             return self._of_numbers(values)
+        if values.dtype == object and len(values) >= FEW_ROWS_MIN:
+            try:
+                return self._of_few(values)
+            except (TypeError, ValueError):  # what cannot be compared: an array among them
+                pass
+        return self._of_many(values)
+
+    def _of_few(self, values: NDArray[Any]) -> Codes:
+        """The same by comparing all rows with one spelling at a time, which is several times as
+        quick as looking each up as long as there are few; rows left over are looked up.
+        """
+        if len(set(values[:FEW_ROWS_MIN].tolist())) > FEW_SPELLINGS:
+            return self._of_many(values)
+        codes = np.full(len(values), UNKNOWN, dtype=np.int64)
+        places, rest = np.arange(len(values)), values
+        for _ in range(FEW_SPELLINGS):
+            first = rest[0]
+            if type(first) not in (str, int, float, bool):
+                break
+            known = self._spellings.get(first, UNKNOWN)
+            same = np.asarray(rest == first, dtype=np.bool_)
+            codes[places[same]] = self._of(first) if known == UNKNOWN else known
+            places = places[~same]
+            if not len(places):
+                return codes
+            rest = values[places]
+        codes[places] = self._of_many(rest)
+        return codes
+
+    def _of_many(self, values: NDArray[Any]) -> Codes:
         listed = values.tolist()
         try:
             known = self._spellings
@@ -93,12 +127,14 @@ class ClassNames:
         return np.asarray(found, dtype=np.int64)
 
     def _of_numbers(self, values: NDArray[Any]) -> Codes:
-        codes = np.full(len(values), UNKNOWN, dtype=np.int64)
-        for name, number in self._numbers.items():
-            as_number = _as_number(name)
-            if as_number is not None:
-                codes[values == as_number] = number
-        left = codes == UNKNOWN
+        # One more than the code, 0 for none yet: bytes, of which there are enough for all codes.
+        above = np.zeros(len(values), dtype=np.int8)
+        for as_number, number in self._as_number:
+            above += (values == as_number).view(np.int8) * np.int8(number + 1)
+        codes = above.astype(np.int64) - 1
+        if above.all():
+            return codes
+        left = above == 0
         if values.dtype.kind == "f":
             left &= np.isfinite(values)
         if left.any():
@@ -126,7 +162,12 @@ class ClassNames:
             return self._numbers[name]
         if len(self._numbers) >= CLASSES_MAX:
             name = OTHER
-        return self._numbers.setdefault(name, len(self._numbers))
+        if name not in self._numbers:
+            self._numbers[name] = len(self._numbers)
+            as_number = _as_number(name)
+            if as_number is not None:
+                self._as_number.append((as_number, self._numbers[name]))
+        return self._numbers[name]
 
 
 def _as_number(name: str) -> float | None:

@@ -41,12 +41,12 @@ def error_cap(residuals: Floats) -> float:
 
 def with_errors(table: BinTable, predicted: Floats, truth: Floats, cap: float) -> BinTable:
     """The table with more labelled rows."""
-    sizes = np.abs(truth - predicted)
+    sizes, places = np.abs(truth - predicted), table.places(predicted)
     for column, amounts in enumerate(
         (None, sizes, sizes**2, sizes**4, np.minimum(sizes, cap)),
     ):
         place: Places = np.full(len(sizes), column, dtype=np.intp)
-        table = table.plus(predicted, place, amounts)
+        table = table.plus(predicted, place, amounts, places=places)
     return table
 
 

@@ -26,9 +26,9 @@ from detectors.performance.error_estimation import (
     with_errors,
 )
 from detectors.performance.estimation_table import CELLS, Basis, EstimationTable
-from detectors.performance.expected import SUMS, expected_quality, sums_of
+from detectors.performance.expected import SUMS, expected_quality, sums_needed, sums_of
 from detectors.performance.intervals import Estimate
-from detectors.performance.score_bins import BinTable, Floats
+from detectors.performance.score_bins import BinFinder, BinTable, Floats
 
 __all__ = ["EstimationBuilder", "EstimationTable", "Estimator"]
 
@@ -67,6 +67,7 @@ class EstimationBuilder:
         self._held_rows = 0
         self._width = 0  # columns of the scores, once there are any
         self._table: EstimationTable | None = None
+        self._finders: list[BinFinder] = []  # of the table's bins
         self._positive = 1  # the code of the positive class, of two
         self._hopeless = False  # what came cannot be estimated from, ever
 
@@ -97,15 +98,17 @@ class EstimationBuilder:
         self, score: Floats, predicted: Floats, truth: Floats, usable: NDArray[np.bool_]
     ) -> None:
         self.left_out += int(len(usable) - usable.sum())
-        score, predicted, truth = score[usable], predicted[usable], truth[usable]
+        if not usable.all():
+            score, predicted, truth = score[usable], predicted[usable], truth[usable]
         if self._width not in (0, score.shape[1]):
             self._hopeless = True
             return
         self._width = score.shape[1]
         if self._table is None:
-            # Exactly so many are held, however the rows were cut into chunks.
+            # Exactly so many are held, however the rows were cut into chunks; as copies, for the
+            # arrays are the caller's.
             room = HELD_ROWS - self._held_rows
-            self._held.append((score[:room], predicted[:room], truth[:room]))
+            self._held.append((score[:room].copy(), predicted[:room].copy(), truth[:room].copy()))
             self._held_rows += len(self._held[-1][0])
             score, predicted, truth = score[room:], predicted[room:], truth[room:]
             if self._held_rows >= HELD_ROWS:
@@ -143,6 +146,7 @@ class EstimationBuilder:
         if table is None:
             self._hopeless = True
             return
+        self._finders = [BinFinder(part.edges) for part in table.tables]
         self._table = self._added(table, score, predicted, truth)
 
     def _empty(self, score: Floats, predicted: Floats, truth: Floats) -> EstimationTable | None:
@@ -202,12 +206,19 @@ class EstimationBuilder:
         else:
             wanted = tuple(names.index(n) if n in names else len(names) for n in table.classes)
             inside = np.isin(predicted, wanted) & np.isin(truth, wanted)
-        self.left_out += int(len(inside) - inside.sum())
-        score, predicted, truth = score[inside], predicted[inside], truth[inside]
+        if not inside.all():
+            self.left_out += int(len(inside) - inside.sum())
+            score, predicted, truth = score[inside], predicted[inside], truth[inside]
         columns = table.aligned(score, predicted == wanted[0])
         tables = tuple(
-            part.plus(column, (2 * (predicted == code) + (truth == code)).astype(np.intp))
-            for part, column, code in zip(table.tables, columns.T, wanted, strict=True)
+            part.plus(
+                column,
+                (2 * (predicted == code) + (truth == code)).astype(np.intp),
+                places=finder.places(column),
+            )
+            for part, finder, column, code in zip(
+                table.tables, self._finders, columns.T, wanted, strict=True
+            )
         )
         return replace(table, rows=table.rows + len(truth), tables=tables)
 
@@ -245,6 +256,10 @@ class Estimator:
         self._names = ClassNames(table.classes)
         regression = table.basis == "regression"
         self._chances = [] if regression else [*map(table.calibration, range(len(table.tables)))]
+        self._finders = [BinFinder(part.edges) for part in table.tables]
+        self._needed = (
+            [] if regression else [sums_needed(table, i) for i in range(len(table.tables))]
+        )
         self._block_rows = max(1, window_rows // blocks)
         self._blocks_max = blocks + 1
         bins = max(part.bins for part in table.tables)
@@ -272,8 +287,8 @@ class Estimator:
             usable = np.isfinite(said)
             columns, codes = said[:, None], np.zeros(len(said), dtype=np.int64)
         else:
-            columns = np.empty((len(predicted), 0)) if score is None else np.asarray(score)
-            columns = columns.reshape(len(predicted), -1).astype(np.float64)
+            columns = np.empty(0) if score is None else np.asarray(score, dtype=np.float64)
+            columns = columns.reshape(len(predicted), -1)
             if not self.table.takes(columns.shape[1]):
                 self.left_out += len(predicted)
                 return
@@ -298,13 +313,15 @@ class Estimator:
     def _add(self, columns: Floats, codes: Codes) -> None:
         block, tables = self._blocks[-1], self.table.tables
         if self.table.basis == "regression":
-            block[:, 0] += np.bincount(tables[0].places(columns[:, 0]), minlength=len(block))
+            places = self._finders[0].places(columns[:, 0])
+            block[:, 0] += np.bincount(places, minlength=len(block))
         else:
             wanted = range(len(tables)) if len(tables) > 1 else (1,)
             for index, code in enumerate(wanted):
-                block[index] += sums_of(
-                    tables[index], columns[:, index], codes == code, len(block[index])
-                )
+                column = columns[:, index]
+                places = self._finders[index].places(column)
+                bins, needed = len(block[index]), self._needed[index]
+                block[index] += sums_of(places, column, codes == code, bins, needed)
         self._rows[-1] += len(codes)
         self.rows_total += len(codes)
         if self._rows[-1] >= self._block_rows:

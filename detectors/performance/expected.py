@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from detectors.performance.estimation_table import EstimationTable
 from detectors.performance.intervals import Z95, Estimate, around
 from detectors.performance.ranking import mixed_average_precision, roc_auc, roc_auc_slopes
-from detectors.performance.score_bins import BinTable
+from detectors.performance.score_bins import BinTable, Places
 
 Floats: TypeAlias = NDArray[np.float64]
 Booleans: TypeAlias = NDArray[np.bool_]
@@ -31,15 +31,34 @@ SUMS: Final = 5
 PROBABILITY_MIN: Final = 1e-6
 
 
-def sums_of(table: BinTable, score: Floats, predicted: Booleans, bins: int) -> Floats:
-    """[bins, 2, SUMS] of rows by bin of the score and whether the class was predicted."""
-    flat = table.places(score) * 2 + predicted
-    bounded = np.clip(score, 0.0, 1.0)  # what is no probability has no losses, but may be 1e308
-    log = np.log(np.maximum(bounded, PROBABILITY_MIN))
-    log_other = np.log(np.maximum(1.0 - bounded, PROBABILITY_MIN))
-    columns = (None, bounded, bounded * bounded, log, log_other)
-    sums = [np.bincount(flat, column, minlength=2 * bins) for column in columns]
-    return np.array(sums, dtype=np.float64).T.reshape(bins, 2, SUMS)
+def sums_needed(table: EstimationTable, index: int) -> int:
+    """How many of the sums the figures of a table need: losses are of probabilities alone, and of
+    several classes only the true one's probability enters the log loss.
+    """
+    part = table.tables[index]
+    if table.basis == "confidence" or part.low < 0.0 or part.high > 1.0:
+        return 1
+    return SUMS if table.basis == "binary" else SUMS - 1
+
+
+def sums_of(places: Places, score: Floats, predicted: Booleans, bins: int, needed: int) -> Floats:
+    """[bins, 2, SUMS] of rows by bin of the score and whether the class was predicted; of the sums
+    the first `needed`, and 0 for the others.
+    """
+    flat = places * 2 + predicted
+    found = np.zeros((2 * bins, SUMS))
+    found[:, 0] = np.bincount(flat, minlength=2 * bins)
+    if needed > 1:
+        bounded = np.maximum(score, 0.0)
+        np.minimum(bounded, 1.0, out=bounded)  # what is beyond may be 1e308
+        found[:, 1] = np.bincount(flat, bounded, minlength=2 * bins)
+        found[:, 2] = np.bincount(flat, bounded * bounded, minlength=2 * bins)
+        log = np.log(np.maximum(bounded, PROBABILITY_MIN))
+        found[:, 3] = np.bincount(flat, log, minlength=2 * bins)
+        if needed == SUMS:
+            log = np.log(np.maximum(1.0 - bounded, PROBABILITY_MIN))
+            found[:, 4] = np.bincount(flat, log, minlength=2 * bins)
+    return found.reshape(bins, 2, SUMS)
 
 
 def expected_quality(
@@ -107,37 +126,33 @@ def _hits(cell: Floats, chance: Floats, rows: int | None = None) -> Figure:
 
 def _binary(cell: Floats, chance: Floats) -> dict[str, Figure]:
     rows = cell[..., 0]
-    whole, said = rows.sum(), rows[:, 1].sum()
-    true, hit = float(rows.sum(axis=1) @ chance), float(rows[:, 1] @ chance)
+    ones = np.ones(len(chance))
+    (of_other, said), (missed, hit) = (np.array([ones, chance]) @ rows).tolist()
+    whole, true = of_other + said, missed + hit
     false = whole - true
     passed = false - (said - hit)  # true negatives
-    ones = np.ones(len(chance))
-    figures = {"accuracy": ((hit + passed) / whole, _slope(-ones / whole, ones / whole), 1.0)}
+    figures = {"accuracy": ((hit + passed) / whole, _flat(ones, -1.0 / whole, 1.0 / whole), 1.0)}
     if said > 0:
-        figures["precision"] = (hit / said, _slope(0 * ones, ones / said), 1.0)
+        figures["precision"] = (hit / said, _flat(ones, 0.0, 1.0 / said), 1.0)
     if true > 0:
-        less = -hit / true**2 * ones
-        figures["recall"] = (hit / true, _slope(less, less + 1.0 / true), 1.0)
+        less = -hit / true**2
+        figures["recall"] = (hit / true, _flat(ones, less, less + 1.0 / true), 1.0)
         f1, wide = 2.0 * hit / (said + true), said + true
-        figures["f1"] = (f1, _slope(-f1 / wide * ones, (2.0 - f1) / wide * ones), 1.0)
+        figures["f1"] = (f1, _flat(ones, -f1 / wide, (2.0 - f1) / wide), 1.0)
     if false > 0:
-        more = passed / false**2 * ones
-        figures["specificity"] = (passed / false, _slope(more - 1.0 / false, more), 1.0)
-    return figures | _ranking(rows.sum(axis=1), chance)
+        more = passed / false**2
+        figures["specificity"] = (passed / false, _flat(ones, more - 1.0 / false, more), 1.0)
+    return figures | _ranking(rows[:, 0] + rows[:, 1], chance)
 
 
 def _ranking(rows: Floats, chance: Floats) -> dict[str, Figure]:
-    positive, negative = rows * chance, rows * (1.0 - chance)
-    if positive.sum() <= 0 or negative.sum() <= 0:
+    positive = rows * chance
+    negative = rows - positive
+    if not (positive > 0.0).any() or not (negative > 0.0).any():
         return {}
-    more, fewer = roc_auc_slopes(positive, negative)
     area = float(roc_auc(positive, negative))
-    precision = float(mixed_average_precision(positive, negative))
-    # The slope of the average precision by trying it: a little of each bin turned positive.
-    step = np.diag(np.minimum(negative, 0.01 * rows))
-    moved = mixed_average_precision(positive + step, negative - step)
-    amount = np.diag(step)
-    by_bin = np.divide(moved - precision, amount, out=np.zeros_like(amount), where=amount > 0)
+    more, fewer = roc_auc_slopes(positive, negative, area)
+    precision, by_bin = mixed_average_precision(positive, negative)
     return {
         "roc_auc": (area, _slope(more - fewer, more - fewer), 1.0),
         "pr_auc": (precision, _slope(by_bin, by_bin), 1.0),
@@ -149,21 +164,28 @@ def _losses(
 ) -> dict[str, Figure]:
     """Losses of the probabilities themselves; nothing for scores that are none.
 
-    `one_of_many`: of several classes, where only the true one's probability enters the log loss.
+    `one_of_many`: of several classes, where only the true one's probability enters the log loss,
+    and sums of the logarithm of one less it are 0.
     """
     if part.low < 0.0 or part.high > 1.0:
         return {}
-    rows, score, square, log, log_other = np.moveaxis(cell, -1, 0)
-    if one_of_many:
-        log_other = np.zeros_like(log)
-    whole, by_bin = rows.sum(), chance[:, None]
-    log_loss = -(by_bin * log + (1.0 - by_bin) * log_other).sum() / whole
-    brier = (square + by_bin * (rows - 2.0 * score)).sum() / whole
+    rows, score, _, log, log_other = np.moveaxis(cell, -1, 0)
+    chances = np.array([chance, 1.0 - chance])
+    true, false = (chances @ (cell[:, 0] + cell[:, 1])).tolist()  # by sum
+    whole = true[0] + false[0]
+    log_loss = -(true[3] + (0.0 if one_of_many else false[4])) / whole
+    brier = (true[2] + false[2] + true[0] - 2.0 * true[1]) / whole
     each = np.maximum(rows, 1.0) * whole
+    other = -log if one_of_many else log_other - log
     return {
-        "log_loss": (float(log_loss), (log_other - log) / each, math.inf),
-        "brier": (float(brier), (rows - 2.0 * score) / each, 1.0),
+        "log_loss": (log_loss, other / each, math.inf),
+        "brier": (brier, (rows - 2.0 * score) / each, 1.0),
     }
+
+
+def _flat(ones: Floats, not_predicted: float, predicted: float) -> Floats:
+    """The same slope in every bin."""
+    return ones[:, None] * (not_predicted, predicted)
 
 
 def _slope(not_predicted: Floats, predicted: Floats) -> Floats:

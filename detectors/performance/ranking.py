@@ -24,9 +24,14 @@ def roc_auc(positive: Floats, negative: Floats) -> Floats:
         return np.asarray((positive * below).sum(axis=-1) / pairs)
 
 
-def roc_auc_slopes(positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
-    """By how much one more positive, or one more negative, in each group moves the AUC."""
-    area = roc_auc(positive, negative)
+def roc_auc_slopes(
+    positive: Floats, negative: Floats, area: float | None = None
+) -> tuple[Floats, Floats]:
+    """By how much one more positive, or one more negative, in each group moves the AUC, which may
+    be given where it is known.
+    """
+    if area is None:
+        area = float(roc_auc(positive, negative))
     positives, negatives = positive.sum(), negative.sum()
     below = negative.cumsum() - negative / 2.0
     above = positives - positive.cumsum() + positive / 2.0
@@ -43,19 +48,29 @@ def average_precision(positive: Floats, negative: Floats) -> Floats:
     return np.asarray(total)
 
 
-def mixed_average_precision(positive: Floats, negative: Floats) -> Floats:
-    """The same where the rows of a group are mixed at random, not tied.
+def mixed_average_precision(positive: Floats, negative: Floats) -> tuple[float, Floats]:
+    """The same where the rows of a group are mixed at random, not tied; and by how much a negative
+    of each group that turns positive moves it (0 for a group without rows). One-dimensional, with a
+    positive at least.
 
-    Within a group precision is (a + t) / (d + t g) after t of its positives, with a positives and d
-    rows above it and g rows to a positive; its mean over the group has a closed form.
+    Within a group precision is (a + t) / (d + t / r) after t of its positives, with a positives and
+    d rows above it and the share r of its rows positive; its mean over the group has a closed form.
     """
-    hits, rows = positive[..., ::-1], (positive + negative)[..., ::-1]
-    a, d = hits.cumsum(axis=-1) - hits, rows.cumsum(axis=-1) - rows
-    with np.errstate(invalid="ignore", divide="ignore"):
-        g = rows / hits
-        log_term = np.where(d > 0.0, (a - d / g) / g * np.log1p(rows / d), 0.0)
-        area = np.where(hits > 0.0, hits / g + log_term, 0.0).sum(axis=-1)
-        return np.asarray(area / hits.sum(axis=-1))
+    hits, rows = positive[::-1], (positive + negative)[::-1]
+    a, d = hits.cumsum(), rows.cumsum()
+    total = float(a[-1])
+    a -= hits
+    d -= rows
+    filled = np.maximum(rows, np.finfo(np.float64).tiny)
+    rate = hits / filled
+    log = np.log1p(np.divide(rows, d, out=np.zeros_like(d), where=d > 0.0))
+    lifted = rate * log  # what one more positive above adds in a group
+    above = d * rate
+    area = float(hits @ rate + (a - above) @ lifted) / total
+    lower = lifted.cumsum()
+    own = rate + rate + (a - above - above) * log / filled + (lower[-1] - lower)
+    slopes = np.where(rows > 0.0, own - area, 0.0) / total
+    return area, slopes[::-1]
 
 
 def average_precision_slopes(positive: Floats, negative: Floats) -> tuple[Floats, Floats]:

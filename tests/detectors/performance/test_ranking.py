@@ -64,7 +64,32 @@ def test_mixed_groups_have_the_precision_of_rows_in_random_order() -> None:
     group = np.repeat([0, 1, 2, 0, 1, 2], np.concatenate([positive, negative]).astype(int))
     truth = np.repeat([1, 0], [200, 400])
     drawn = [average_precision_score(truth, group + rng.random(600)) for _ in range(300)]
-    assert mixed_average_precision(positive, negative) == pytest.approx(np.mean(drawn), abs=0.002)
+    area, _ = mixed_average_precision(positive, negative)
+    assert area == pytest.approx(np.mean(drawn), abs=0.002)
+
+
+@given(groups=st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=12))
+def test_slopes_of_mixed_groups_are_what_a_negative_turned_positive_does(
+    groups: list[tuple[int, int]],
+) -> None:
+    positive, negative = columns(groups)
+    _, slopes = mixed_average_precision(positive, negative)
+    for place in range(len(groups)):
+        step = np.eye(len(groups))[place] * 1e-6
+        # Towards fewer where that is possible: at no positives the figure is not smooth both ways.
+        back = step if positive[place] > 0 else 0 * step
+        up, _ = mixed_average_precision(positive + step, negative - step)
+        down, _ = mixed_average_precision(positive - back, negative + back)
+        width = 2e-6 if positive[place] > 0 else 1e-6
+        assert slopes[place] == pytest.approx((up - down) / width, abs=1e-4)
+
+
+def test_a_group_without_rows_neither_counts_nor_slopes() -> None:
+    positive, negative = np.array([3.0, 0.0, 5.0]), np.array([4.0, 0.0, 1.0])
+    area, slopes = mixed_average_precision(positive, negative)
+    wanted, others = mixed_average_precision(positive[[0, 2]], negative[[0, 2]])
+    assert area == pytest.approx(wanted)
+    assert slopes.tolist() == pytest.approx([others[0], 0.0, others[1]])
 
 
 def test_bins_of_scores_miss_the_exact_area_by_at_most_half_the_pairs_within_bins() -> None:
