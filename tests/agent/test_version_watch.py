@@ -13,7 +13,8 @@ from agent.state import Snapshot
 from agent.version_watch import VersionWatch, as_columns
 from detectors import LabelledBaseline, Reading, Reference, State, build_reference
 from detectors.budget import Budget
-from detectors.parts.errors import RESIDUAL_ROWS, ErrorRate
+from detectors.parts.errors import ErrorRate
+from detectors.parts.residuals import RESIDUAL_ROWS
 from detectors.settings import FairnessSettings, QualitySettings, Settings
 from tests.agent.ticks import column, columns, tick
 
