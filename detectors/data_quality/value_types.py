@@ -2,8 +2,10 @@
 fractions where there were only integers, numbers where there was text.
 
 These are facts about values, not evidence, so they need no budget; but a fact about a few rows is
-no news: 20 rows, and more than about one in 1,000, must be so before it is said, and it is taken
-back after 3,000 rows without one. Of each tick at most 256 rows of a part of the features are
+no news: 20 rows, and more than about one in 1,000, must be so before it is said, and more than a
+reference of so few rows may never have met; it is taken back after 3,000 rows without one. Text
+among which there always were numbers is no change either: only rows without any text count. Of each
+tick at most 256 rows of a part of the features are
 looked at, in turn, so that all were seen after 16 ticks.
 """
 
@@ -27,6 +29,10 @@ HITS_MIN: Final = 20
 #: Rows looked at, or counted by the caller, after which what was found counts half.
 WINDOW_ROWS: Final = 10_000
 CALM_ROWS: Final = 3_000
+#: Rows of a reference that met none of a kind; their share is below 10 / rows but for 1 in 20,000.
+UNMET: Final = 10.0
+#: So many rows in a row must be numbers, where half of the reference's, and no more, may have been.
+NUMBERS_MIN: Final = 50
 _NUMERIC: Final = frozenset({"integer", "number", "boolean", "timestamp"})
 
 
@@ -41,6 +47,8 @@ class ValueTypes:
         self._each = max(FEATURES_PER_TICK_MIN, -(-d // TURNS))
         self._turn = 0
         self._found: NDArray[np.float64] = np.zeros((d, 2))  # hits, rows; halved now and then
+        self._unmet = np.array([_unmet(profile) for profile in self._profiles], dtype=np.float64)
+        self._numbers = np.zeros(d, dtype=np.int64)  # rows in a row without text where it is usual
         self._clean = np.zeros(d, dtype=np.int64)  # rows of the stream since the last hit
         self._latches = Latches(patience_rows=0)
 
@@ -58,6 +66,9 @@ class ValueTypes:
             column = columns.get(self._profiles[j].name)
             if column is not None:
                 hits, said = _trouble(self._types[j], column[:ROWS_LOOKED_AT])
+                if self._types[j] == "text":
+                    self._numbers[j] = min(self._numbers[j] + hits, WINDOW_ROWS) if hits else 0
+                    hits = hits if self._numbers[j] >= NUMBERS_MIN else 0
                 self._count(j, hits, min(len(column), ROWS_LOOKED_AT), said, what)
         for name, count in type_changes.items():
             if name in self._place:
@@ -86,7 +97,8 @@ class ValueTypes:
             self._found[j] /= 2
 
     def _step(self, rows: int, what: Mapping[int, str]) -> list[Change]:
-        troubled = {self._profiles[j].name for j in what if self._found[j, 0] >= HITS_MIN}
+        least = np.maximum(HITS_MIN, self._unmet * self._found[:, 1])
+        troubled = {self._profiles[j].name for j in what if self._found[j, 0] >= least[j]}
         # one that is in trouble stays so until it was clean for long enough
         for j in np.flatnonzero((self._found[:, 0] > 0) & (self._clean < CALM_ROWS)):
             if self._latches.troubled(self._profiles[j].name):
@@ -117,7 +129,7 @@ class ValueTypes:
 
     def reset(self) -> None:
         """Forget what was found and said."""
-        self._found[:], self._clean[:], self._turn = 0, 0, 0
+        self._found[:], self._clean[:], self._numbers[:], self._turn = 0, 0, 0, 0
         self._latches = Latches(patience_rows=0)
 
     def state(self) -> dict[str, Any]:
@@ -126,18 +138,29 @@ class ValueTypes:
             "turn": self._turn,
             "found": self._found.copy(),
             "clean": self._clean.copy(),
+            "numbers": self._numbers.copy(),
             "latches": self._latches.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` gave. Raises ValueError if it does not fit."""
         found = np.array(state["found"], dtype=np.float64).reshape(-1, 2)
-        clean = np.array(state["clean"], dtype=np.int64)
-        if found.shape != self._found.shape or clean.shape != self._clean.shape:
+        clean, running = (np.array(state[name], dtype=np.int64) for name in ("clean", "numbers"))
+        shapes = (found.shape, clean.shape, running.shape)
+        if shapes != (self._found.shape, self._clean.shape, self._numbers.shape):
             raise ValueError(f"types of {len(found)} features, expected {len(self._found)}")
         self._latches.restore(state["latches"])
         self._turn = int(state["turn"]) % max(len(self._profiles), 1)
-        self._found, self._clean = found, clean
+        self._found, self._clean, self._numbers = found, clean, running
+
+
+def _unmet(profile: FeatureProfile) -> float:
+    """Give the share of values of a kind that an unchanged stream may have though the reference
+    had none; of text nothing is asked, for there the reference may have had numbers.
+    """
+    if _type(profile) == "text":
+        return 0.0
+    return min(UNMET * max(profile.phi, 1.0) / max(profile.rows, 1.0), 0.5)
 
 
 def _type(profile: FeatureProfile) -> str:
