@@ -3,6 +3,13 @@ believed alone.
 
 An estimate supposes that scores still mean what they did; whether they do is said by the part
 `calibration`, and where labels come `performance` says how good the model was in fact.
+
+Of more than two classes it matters what a score is. Where reference and rows have one for each
+class ([rows, classes], a vectors column) all figures are estimated. The running agent and `remora
+replay` have one number a row, the score of the class that was said: against a reference with such
+scores accuracy alone is estimated (basis "confidence"), and calibration asks whether the class said
+was right. A reference with scores of each class and rows with one number do not go together: rows
+are left out and counted, nothing is estimated, and calibration has too little data.
 """
 
 from collections.abc import Mapping
