@@ -7,8 +7,8 @@ array operations per tick, whatever the number of rows.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Literal
+from itertools import chain, repeat
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from agent.schema import Column, Feature, Schema, category, feature_names, numbe
 from agent.schema_learning import SchemaLearner
 
 VERSIONS_MAX = 8  # open at once; one more closes the one that has been open longest
+MATRICES_AT_ONCE = 64  # laid out together: what fits in a cache where each is one row
 UNEXPECTED_MAX = 64  # names of unexpected columns that are counted one by one
 
 
@@ -46,17 +47,9 @@ class Batch:
     texts: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Piece:
-    """Rows `start` to `stop` of one inference."""
-
-    inference: Inference
-    start: int
-    stop: int
-
-    @property
-    def rows(self) -> int:
-        return self.stop - self.start
+# Rows `start` to `stop` of one inference; a plain tuple, for there may be one for each row.
+_Piece: TypeAlias = tuple[Inference, int, int]
+_Key: TypeAlias = tuple[str, Literal["stable", "candidate"]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,21 +75,25 @@ class BatchBuilder:
         self.learner = learner
         self.tick_rows = tick_rows
         self.tick_s = tick_s
-        self._open: dict[tuple[str, Literal["stable", "candidate"]], _Open] = {}
+        self._open: dict[_Key, _Open] = {}
 
     def add(self, inference: Inference, now: float) -> list[Batch]:
         """Takes one inference; gives the ticks it completed."""
         self.learner.observe(inference)
-        batches = self._make_room(inference, now)
-        start = 0
-        while start < inference.row_count:
-            tick = self._open.setdefault((inference.version, inference.slot), _Open(opened_at=now))
-            stop = min(inference.row_count, start + self.tick_rows - tick.rows)
-            tick.pieces.append(_Piece(inference=inference, start=start, stop=stop))
+        key = (inference.version, inference.slot)
+        tick = self._open.get(key)
+        batches = self._make_room(now) if tick is None else []
+        start, count = 0, len(inference.rows)
+        while start < count:
+            if tick is None:
+                tick = self._open[key] = _Open(opened_at=now)
+            stop = min(count, start + self.tick_rows - tick.rows)
+            tick.pieces.append((inference, start, stop))
             tick.rows += stop - start
             start = stop
             if tick.rows >= self.tick_rows:
-                batches.append(self._close(inference.version, inference.slot, now))
+                batches.append(self._close(*key, now))
+                tick = None
         return batches
 
     def due(self, now: float) -> list[Batch]:
@@ -112,8 +109,8 @@ class BatchBuilder:
         """All open ticks, as they are: at the end of a replay, or before a restart."""
         return [self._close(*key, now) for key in list(self._open)]
 
-    def _make_room(self, inference: Inference, now: float) -> list[Batch]:
-        if (inference.version, inference.slot) in self._open or len(self._open) < VERSIONS_MAX:
+    def _make_room(self, now: float) -> list[Batch]:
+        if len(self._open) < VERSIONS_MAX:
             return []
         oldest = min(self._open, key=lambda key: self._open[key].opened_at)
         return [self._close(*oldest, now)]
@@ -127,27 +124,24 @@ def lay_out(
     pieces: Sequence[_Piece], schema: Schema, *, opened_at: float, closed_at: float
 ) -> Batch:
     """The rows of one or more pieces of one version as a batch."""
-    counts = [piece.rows for piece in pieces]
-    inferences = [piece.inference for piece in pieces]
-    columns, type_changes, unexpected = _columns(pieces, schema)
+    counts = [stop - start for _, start, stop in pieces]
+    inferences = [inference for inference, _, _ in pieces]
+    rows = sum(counts)
+    columns, type_changes, unexpected = _columns(pieces, schema, rows)
     prediction, score = _outcomes(pieces, schema)
     return Batch(
         version=inferences[0].version,
         slot=inferences[0].slot,
-        rows=sum(counts),
+        rows=rows,
         opened_at=opened_at,
         closed_at=closed_at,
-        ids=tuple(
-            identity
-            for inference, count in zip(inferences, counts, strict=True)
-            for identity in (inference.id,) * count
-        ),
+        ids=tuple(_repeated([inference.id for inference in inferences], counts)),
         row_numbers=np.fromiter(
-            chain.from_iterable(range(piece.start, piece.stop) for piece in pieces),
+            chain.from_iterable(range(start, stop) for _, start, stop in pieces),
             dtype=np.int64,
-            count=sum(counts),
+            count=rows,
         ),
-        aliases={alias: i.id for i in inferences for alias in i.aliases},
+        aliases={alias: i.id for i in inferences if i.aliases for alias in i.aliases},
         at=np.repeat([i.at for i in inferences], counts),
         weight=np.repeat([i.weight for i in inferences], counts),
         uniform=np.repeat([i.uniform for i in inferences], counts),
@@ -161,72 +155,102 @@ def lay_out(
     )
 
 
+def _repeated(names: Sequence[str], counts: Sequence[int]) -> Iterable[str]:
+    """Each name as often as its count says."""
+    return chain.from_iterable(map(repeat, names, counts))
+
+
 def _texts(pieces: Sequence[_Piece]) -> dict[str, list[str | None]]:
     """The texts of all pieces; None for rows that have none."""
-    names = dict.fromkeys(name for piece in pieces for name in piece.inference.texts)
+    names = dict.fromkeys(name for inference, _, _ in pieces for name in inference.texts)
     return {
         name: [
             text
-            for piece in pieces
-            for text in piece.inference.texts.get(name, (None,) * piece.inference.row_count)[
-                piece.start : piece.stop
-            ]
+            for inference, start, stop in pieces
+            for text in inference.texts.get(name, (None,) * inference.row_count)[start:stop]
         ]
         for name in names
     }
 
 
 def _columns(
-    pieces: Sequence[_Piece], schema: Schema
+    pieces: Sequence[_Piece], schema: Schema, total: int
 ) -> tuple[dict[str, Column], Counter[str], Counter[str]]:
     """The features of all pieces in schema order; what a piece does not have is missing."""
-    total = sum(piece.rows for piece in pieces)
     type_changes: Counter[str] = Counter()
     unexpected: Counter[str] = Counter()
-    columns: dict[str, Column] = {
-        feature.name: _all_missing(feature, total) for feature in schema.features
-    }
-    known = schema.names
+    found: dict[str, Column] = {}
     kinds = {feature.name: feature for feature in schema.features}
-    for names, places, group in _alike(pieces, known):
+    groups = _alike(pieces, schema.names)
+    for names, runs, group in groups:
+        places = np.concatenate([np.arange(*run) for run in runs]) if len(groups) > 1 else None
         for name, values in zip(names, _cells(group), strict=True):
             if (feature := kinds.get(name)) is None:
                 if name in unexpected or len(unexpected) < UNEXPECTED_MAX:
                     unexpected[name] += len(values)
                 continue
             column, changed = _as_kind(values, feature)
-            columns[name][places] = column
+            if places is None and name not in found:
+                found[name] = column
+            else:
+                if name not in found:
+                    found[name] = _all_missing(feature, total)
+                found[name][slice(None) if places is None else places] = column
             if changed:
                 type_changes[name] += changed
+    columns = {
+        name: found[name] if name in found else _all_missing(feature, total)
+        for name, feature in kinds.items()
+    }
     return columns, type_changes, unexpected
 
 
 def _alike(
     pieces: Iterable[_Piece], known: tuple[str, ...]
-) -> list[tuple[tuple[str, ...], NDArray[np.int64], list[_Piece]]]:
-    """Pieces with the same columns in the same form, and the places of their rows in the batch."""
-    groups: dict[tuple[tuple[str, ...], bool], tuple[list[int], list[_Piece]]] = {}
-    row = 0
+) -> list[tuple[tuple[str, ...], list[tuple[int, int]], list[_Piece]]]:
+    """Pieces with the same columns in the same form, and the runs of their rows in the batch."""
+    groups: dict[tuple[tuple[str, ...], bool], tuple[list[tuple[int, int]], list[_Piece]]] = {}
+    last: tuple[tuple[str, ...], bool] | None = None
+    runs: list[tuple[int, int]] = []
+    members: list[_Piece] = []
+    begun = row = 0
     for piece in pieces:
-        names = feature_names(piece.inference, known)
-        is_matrix = isinstance(piece.inference.rows, np.ndarray)
-        places, members = groups.setdefault((names, is_matrix), ([], []))
-        places.extend(range(row, row + piece.rows))
+        inference, start, stop = piece
+        names = inference.names
+        key = (
+            feature_names(inference, known) if names is None else names,
+            isinstance(inference.rows, np.ndarray),
+        )
+        if key != last:  # neighbours are alike most of the time, and a hash costs more
+            runs.append((begun, row))  # the first time to a list that nobody keeps
+            runs, members = groups.setdefault(key, ([], []))
+            last, begun = key, row
         members.append(piece)
-        row += piece.rows
-    return [
-        (names, np.array(places, dtype=np.int64), members)
-        for (names, _), (places, members) in groups.items()
-    ]
+        row += stop - start
+    runs.append((begun, row))
+    return [(names, runs, members) for (names, _), (runs, members) in groups.items()]
 
 
 def _cells(pieces: Sequence[_Piece]) -> Iterable[NDArray[np.float64] | Sequence[object]]:
     """One sequence of cells per column: float64 where the rows were a matrix."""
-    slices = [piece.inference.rows[piece.start : piece.stop] for piece in pieces]
+    slices = [inference.rows[start:stop] for inference, start, stop in pieces]
     matrices = [rows for rows in slices if isinstance(rows, np.ndarray)]
     if matrices:
-        return np.ascontiguousarray(np.concatenate(matrices).T)
+        return _transposed(matrices)
     return list(zip(*(row for rows in slices for row in rows), strict=True))
+
+
+def _transposed(matrices: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Matrices [., d] one below the other, as [d, rows]; few at a time, so that there is no second
+    copy of all of them.
+    """
+    cells = np.empty((matrices[0].shape[1], sum(map(len, matrices))))
+    row = 0
+    for first in range(0, len(matrices), MATRICES_AT_ONCE):
+        some = np.concatenate(matrices[first : first + MATRICES_AT_ONCE])
+        cells[:, row : row + len(some)] = some.T
+        row += len(some)
+    return cells
 
 
 def _all_missing(feature: Feature, rows: int) -> Column:
@@ -253,12 +277,12 @@ def _outcomes(
 ) -> tuple[Column | None, NDArray[np.float64] | None]:
     """Predictions and scores of all rows; missing where a piece has none, None if none has."""
     wanted = {schema.prediction, schema.score}
-    present = {name for piece in pieces for name in piece.inference.outputs if name in wanted}
+    present = {name for inference, _, _ in pieces for name in inference.outputs if name in wanted}
     merged: dict[str, list[Value | Sequence[Value]]] = {name: [] for name in present}
-    for piece in pieces:
-        for name, entries in merged.items():
-            if (said := piece.inference.outputs.get(name)) is not None:
-                entries.extend(said[piece.start : piece.stop])
+    for name, entries in merged.items():
+        for inference, start, stop in pieces:
+            if (said := inference.outputs.get(name)) is not None:
+                entries.extend(said[start:stop])
             else:
-                entries.extend([None] * piece.rows)
+                entries.extend([None] * (stop - start))
     return outcome(schema, merged)

@@ -161,8 +161,9 @@ class ModelMonitor:
 
     def take(self, inference: Inference, now: float) -> list[Tick]:
         """One inference; gives the ticks it completed."""
-        self.rows_total += inference.row_count
-        self.represented += inference.row_count * inference.weight
+        rows = inference.row_count
+        self.rows_total += rows
+        self.represented += rows * inference.weight
         return self._run(self._builder.add(inference, now))
 
     def advance(self, now: float) -> list[Tick]:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.batch import UNEXPECTED_MAX, VERSIONS_MAX, Batch, BatchBuilder
+from agent.batch import MATRICES_AT_ONCE, UNEXPECTED_MAX, VERSIONS_MAX, Batch, BatchBuilder
 from agent.inference import Inference
 from agent.schema import SchemaSettings
 from agent.schema_learning import SchemaLearner
@@ -149,6 +149,22 @@ def test_rows_without_a_prediction_are_missing_beside_those_with_one() -> None:
     assert batch.prediction is not None
     assert batch.prediction.tolist() == ["x", None, "y"]
     np.testing.assert_array_equal(batch.score, [0.5, np.nan, np.nan])
+
+
+def test_rows_that_come_one_by_one_keep_their_order_and_their_columns() -> None:
+    rows = 2 * MATRICES_AT_ONCE + 3
+    building = builder(tick_rows=rows)
+    batches: list[Batch] = []
+    for row in range(rows):
+        # Every 50th has its columns the other way round, and so stands in a group of its own.
+        names, cells = ("f0", "f1"), matrix(row, 1)
+        if row % 50 == 7:
+            names, cells = ("f1", "f0"), cells[:, ::-1]
+        batches += building.add(inference(f"r{row}", cells, names), 0.0)
+    (batch,) = batches
+    assert batch.columns["f0"].tolist() == list(range(rows))
+    assert batch.columns["f1"].tolist() == [2.0 * row for row in range(rows)]
+    assert batch.ids == tuple(f"r{row}" for row in range(rows))
 
 
 def values(batches: Sequence[Batch]) -> list[float]:
