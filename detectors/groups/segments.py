@@ -7,9 +7,9 @@ of the model, for they are asked for beside it; among themselves they share one 
 reading says so.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,45 +20,10 @@ from detectors.reading import Moment, Reading, Window
 from detectors.reference import NAME_CHARACTERS_MAX, Reference
 from detectors.rows.columns import Column, Table, category_keys
 
-T = TypeVar("T")
-
 SEGMENTS_MAX: Final = 20
 PAIRS_MAX: Final = 1_000
 OTHER: Final = "other"
 MISSING: Final = "missing"
-
-
-class Segmented(Generic[T]):
-    """One T per segment: of `names`, or of the first 20 that come; all others share one.
-
-    >>> counts = Segmented(lambda name: [0], names=("a",))
-    >>> counts.of("a")[0] += 1
-    >>> counts.of("b") is counts.of("c"), [name for name, _ in counts.items()]
-    (True, ['a', 'other'])
-    """
-
-    def __init__(self, make: Callable[[str], T], *, names: tuple[str, ...] | None = None) -> None:
-        self._make = make
-        self._open = names is None
-        self._allowed = frozenset((names or ())[: SEGMENTS_MAX + 1])
-        self._parts: dict[str, T] = {}
-
-    def of(self, name: str) -> T:
-        """Give the segment's own, or that of all others."""
-        known = name in self._parts or name in self._allowed
-        if not known and not (self._open and len(self._parts) < SEGMENTS_MAX):
-            name = OTHER
-        if name not in self._parts:
-            self._parts[name] = self._make(name)
-        return self._parts[name]
-
-    def items(self) -> Iterator[tuple[str, T]]:
-        """Give the segments met so far."""
-        return iter(tuple(self._parts.items()))
-
-    def clear(self) -> None:
-        """Forget them all."""
-        self._parts.clear()
 
 
 def split(segment: Column, names: tuple[str, ...]) -> list[tuple[str, NDArray[np.intp]]]:

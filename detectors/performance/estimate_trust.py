@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from detectors.performance.classes import UNKNOWN, ClassNames
 from detectors.performance.error_estimation import numbers_of
 from detectors.performance.estimation_table import EstimationTable
-from detectors.performance.intervals import Estimate
 from detectors.reading import Change, Effect, Kind, Scope, State
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -239,17 +238,6 @@ class EstimateTrust:
             explain=f"estimates without labels can {verdict} be believed: over {rows:,.0f} "
             f"labelled rows the {what} was {true:.3f}, estimated {said:.3f}",
         )
-
-    def figures(
-        self, *, estimated: Mapping[str, Estimate], realised: Mapping[str, Estimate]
-    ) -> dict[str, tuple[Basis, Estimate]]:
-        """What to show of each metric: the realised figure where there is one, else the estimate
-        as long as estimates are believed.
-        """
-        found: dict[str, tuple[Basis, Estimate]] = {}
-        if self.trusted:
-            found = {name: ("estimated", figure) for name, figure in estimated.items()}
-        return found | {name: ("realised", figure) for name, figure in realised.items()}
 
     def state(self) -> dict[str, Any]:
         """Everything that matters, as JSON values; the table is kept elsewhere."""

@@ -1,6 +1,6 @@
 """An estimate and the interval that it is known within, at 95 %, with the ground it stands on.
 
-Sources: Wilson (1927) for shares; Agresti and Coull (1998) for the spread of shares near 0 and 1.
+Source: Agresti and Coull (1998) for the spread of shares near 0 and 1.
 Intervals that hold at every look are in `confidence`.
 """
 
@@ -27,16 +27,6 @@ class Estimate:
     upper: float
     rows: int
     kind: Interval = "single"
-
-
-def share_of(part: float, whole: float, effective: float, rows: int) -> Estimate:
-    """Wilson's interval with the effective number of rows."""
-    value = min(max(part / whole, 0.0), 1.0)
-    spread = Z95**2 / effective
-    centre = (value + spread / 2) / (1 + spread)
-    half = Z95 / (1 + spread) * math.sqrt(value * (1 - value) / effective + spread / 4 / effective)
-    lower, upper = max(0.0, centre - half), min(1.0, centre + half)
-    return Estimate(value=value, lower=min(lower, value), upper=max(upper, value), rows=rows)
 
 
 def around(

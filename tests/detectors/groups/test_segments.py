@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from detectors import Moment, Reading, Reference, build_reference
-from detectors.groups.segments import PAIRS_MAX, SEGMENTS_MAX, Segmented, SegmentWatch, split
+from detectors.groups.segments import PAIRS_MAX, SegmentWatch, split
 from detectors.rows.columns import as_table
 
 Columns = dict[str, NDArray[Any]]
@@ -130,14 +130,3 @@ def test_every_row_is_in_one_segment_or_in_none(cells: list[Any], names: list[st
         assert all(rows_ == np.sort(rows_))
         if name == "1":
             assert all(cells[row] == 1 for row in rows_.tolist())
-
-
-def test_a_container_of_segments_is_bounded() -> None:
-    made = Segmented(lambda name: [name])
-    for k in range(1_000):
-        made.of(f"s{k}")
-    assert len(list(made.items())) == SEGMENTS_MAX + 1
-    assert made.of("s999") is made.of("never") is made.of("other")
-    assert made.of("s0") == ["s0"]
-    made.clear()
-    assert list(made.items()) == []

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from detectors.performance.estimate_trust import CALM_ROWS, EstimateTrust
 from detectors.performance.estimation import EstimationBuilder, EstimationTable
-from detectors.performance.intervals import Estimate
 from detectors.reading import Change
 
 Floats = NDArray[np.float64]
@@ -167,16 +166,3 @@ def test_senseless_arguments_and_states_are_refused() -> None:
     for spoilt in spoilt_ones:
         with pytest.raises(ValueError, match=r".+"):
             trust.restore(trust.state() | spoilt)
-
-
-def test_realised_figures_stand_before_estimates_and_estimates_only_while_believed() -> None:
-    rng = np.random.default_rng(7)
-    trust = EstimateTrust(table_of(*rows(rng, 1_000)))
-    guess = Estimate(value=0.9, lower=0.8, upper=1.0, rows=10, kind="sampling")
-    known = Estimate(value=0.7, lower=0.6, upper=0.8, rows=10, kind="betting")
-    estimated = {"accuracy": guess, "f1": guess}
-    shown = trust.figures(estimated=estimated, realised={"accuracy": known})
-    assert shown == {"accuracy": ("realised", known), "f1": ("estimated", guess)}
-    feed(trust, *rows(rng, 6_000, less=0.4))
-    shown = trust.figures(estimated=estimated, realised={"accuracy": known})
-    assert shown == {"accuracy": ("realised", known)}
