@@ -376,7 +376,7 @@ class Monitor:
                     part.restore(state["parts"][name])
         except ProfileError:
             raise
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ProfileError(f"monitor state: malformed ({error!r})") from None
         return monitor
 

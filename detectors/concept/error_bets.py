@@ -118,9 +118,15 @@ class Side:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self._log_r = np.asarray(state["log_r"], dtype=np.float64)
-        self._cusum = np.asarray(state["cusum"], dtype=np.float64)
-        self._since = np.asarray(state["since"], dtype=np.int64)
+        log_r = np.array(state["log_r"], dtype=np.float64)
+        cusum = np.array(state["cusum"], dtype=np.float64)
+        since = np.array(state["since"], dtype=np.int64)
+        shapes = (log_r.shape, cusum.shape, since.shape)
+        if shapes != (self._log_r.shape, self._cusum.shape, self._since.shape):
+            raise ValueError(f"bets on an error rate: of shapes {shapes}")
+        if not (np.isfinite(log_r).all() and np.isfinite(cusum).all() and (since >= 0).all()):
+            raise ValueError("bets on an error rate: figures that cannot be")
+        self._log_r, self._cusum, self._since = log_r, cusum, since
 
 
 def rate_of(errors: float, rows: float) -> float:

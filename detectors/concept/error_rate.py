@@ -14,7 +14,7 @@ detection" (2023); Ville's inequality for the bound on false alarms.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from detectors.concept.error_bets import BASELINE_Z, TOLERANCE, Direction, Side, rate_of
 
@@ -275,8 +275,13 @@ class ErrorRateDetector:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state()` left off; the same ticks then give the same changes."""
+        """Continue where `state()` left off; the same ticks then give the same changes.
+
+        Raises ValueError, KeyError or TypeError for what does not fit.
+        """
         origin = state["origin"]
+        if state["status"] not in get_args(ConceptState):
+            raise ValueError(f"error rate: status {state['status']!r}")
         self._origin = None if origin is None else (int(origin[0]), int(origin[1]))
         self._level = (int(state["level"][0]), int(state["level"][1]))
         self._learning = [int(state["learning"][0]), int(state["learning"][1])]

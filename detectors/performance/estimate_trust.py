@@ -270,6 +270,8 @@ class EstimateTrust:
             raise ValueError("bets of another number")
         if [part.shape for part in mix] != [part.shape for part in self._mix]:
             raise ValueError("bins of another table")
+        if not all(np.isfinite(part).all() for part in (*parts.values(), *mix)):
+            raise ValueError("figures that are not finite")
         self.trusted, self.left_out, self._mix = trusted, left_out, mix
         self._log_e, self._cusum = parts["log_e"], parts["cusum"]
         self._since, self._calm = parts["since"], parts["calm"]
