@@ -176,7 +176,7 @@ class BinTable:
 
     def _below(self, limits: Floats) -> Floats:
         """The sums at or below each limit, [limits, columns]."""
-        knots = np.concatenate([[min(self.low, *self.edges[:1])], self.edges, [self.high]])
+        knots = np.concatenate([[min([self.low, *self.edges[:1]])], self.edges, [self.high]])
         cumulated = np.concatenate([np.zeros((1, self.sums.shape[1])), self.sums.cumsum(axis=0)])
         return np.stack([np.interp(limits, knots, column) for column in cumulated.T], axis=1)
 

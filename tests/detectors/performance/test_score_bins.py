@@ -122,6 +122,21 @@ def test_sums_below_a_limit_are_those_of_rows_spread_evenly_within_bins() -> Non
     assert np.abs(below - wanted).max() < 100
 
 
+def test_a_table_of_one_score_merges_with_one_of_many() -> None:
+    many, place = np.random.default_rng(4).random(1_000), np.zeros(1_000, dtype=np.intp)
+    one = BinTable.empty(np.full(1_000, 0.5), 1).plus(np.full(1_000, 0.5), place)
+    two = BinTable.empty(many, 1).plus(many, place)
+    for merged in (one.merged(two, EVERY), two.merged(one, EVERY)):
+        assert (merged.low, merged.high) == (many.min(), many.max())
+        assert merged.sums.sum() == pytest.approx(2_000)
+        lower, upper = merged.edges[merged.edges < 0.5], merged.edges[merged.edges >= 0.5]
+        below = merged.sums[:, 0].cumsum()
+        # All rows of the one score lie in the bin that it is in.
+        assert below[len(lower) - 1] == pytest.approx(np.count_nonzero(many <= lower[-1]), abs=20)
+        wanted = 1_000 + np.count_nonzero(many <= upper[0])
+        assert below[len(lower)] == pytest.approx(wanted, abs=20)
+
+
 def test_tables_with_other_columns_do_not_merge() -> None:
     values = np.arange(10.0)
     with pytest.raises(ValueError, match="2 columns and 1"):
