@@ -89,7 +89,7 @@ class ClassNames:
         if values.dtype == object and len(values) >= FEW_ROWS_MIN:
             try:
                 return self._of_few(values)
-            except (TypeError, ValueError):  # what cannot be compared: an array among them
+            except (TypeError, ValueError, ArithmeticError):  # an array, or an int beyond floats
                 pass
         return self._of_many(values)
 

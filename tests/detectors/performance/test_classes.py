@@ -61,6 +61,15 @@ def test_what_is_no_key_names_no_class_wherever_it_stands(at: int, strange: Any)
     assert left.tolist() == [int(v == "yes") for i, v in enumerate(values) if i != at]
 
 
+@pytest.mark.parametrize("first", [10**400, "yes", np.float64(3.0)])
+def test_whole_numbers_beyond_floats_may_stand_beside_floats(first: Any) -> None:
+    values = [first, *["yes", 10**400, np.float64(3.0), 2.5] * 20]
+    whole, single = ClassNames(), ClassNames()
+    assert whole.codes(column_of(values)).tolist() == one_by_one(single, values)
+    values = [first, *[10**400, np.float64(3.0)] * 20]
+    assert whole.codes(column_of(values)).tolist() == one_by_one(single, values)
+
+
 @pytest.mark.parametrize("dtype", [bool, np.int8, np.uint16, np.int64, np.float32, np.float64])
 def test_numbers_have_the_codes_of_their_spellings(dtype: Any) -> None:
     rng = np.random.default_rng(1)

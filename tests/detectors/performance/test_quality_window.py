@@ -15,7 +15,7 @@ ROWS = 60
 SAID = ["a" if row % 3 else "b" for row in range(ROWS)]
 TRUE = [None if row % 11 == 5 else "b" if row % 4 == 1 else "a" for row in range(ROWS)]
 SCORE = np.arange(ROWS) / ROWS
-WEIGHT = 1.0 + np.arange(ROWS) % 5
+WEIGHT = np.asarray(1.0 + np.arange(ROWS) % 5, dtype=np.float64)
 
 
 def fed(quality: Quality, start: int, stop: int, *, keyed: bool = True) -> Quality:
