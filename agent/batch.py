@@ -19,6 +19,7 @@ from agent.schema_learning import SchemaLearner
 
 VERSIONS_MAX = 8  # open at once; one more closes the one that has been open longest
 MATRICES_AT_ONCE = 64  # laid out together: what fits in a cache where each is one row
+VECTOR_WIDTH_MAX = 4_096  # longer vectors are not watched: 1,000 rows of them are 16 MB
 UNEXPECTED_MAX = 64  # names of unexpected columns that are counted one by one
 
 
@@ -45,6 +46,8 @@ class Batch:
     unexpected: Mapping[str, int]  # rows with a column the schema does not know; bounded
     # What people wrote and were answered, `rows` each; only where `capture.text` asks for it.
     texts: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    # [rows, width] each: points in a space, embeddings above all; NaN where a row has none.
+    vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 # Rows `start` to `stop` of one inference; a plain tuple, for there may be one for each row.
@@ -152,6 +155,7 @@ def lay_out(
         type_changes=type_changes,
         unexpected=unexpected,
         texts=_texts(pieces),
+        vectors=_vectors(pieces, rows),
     )
 
 
@@ -171,6 +175,27 @@ def _texts(pieces: Sequence[_Piece]) -> dict[str, list[str | None]]:
         ]
         for name in names
     }
+
+
+def _vectors(pieces: Sequence[_Piece], total: int) -> dict[str, NDArray[np.float32]]:
+    """The vectors of all pieces, each as wide as its first: NaN for rows without one so wide."""
+    widths: dict[str, int] = {}
+    for inference, _, _ in pieces:
+        for name, found in inference.vectors.items():
+            widths.setdefault(name, found.shape[1])
+    stacked = {
+        name: np.full((total, width), np.nan, dtype=np.float32)
+        for name, width in widths.items()
+        if 0 < width <= VECTOR_WIDTH_MAX
+    }
+    row = 0
+    for inference, start, stop in pieces if stacked else ():
+        for name, block in stacked.items():
+            found = inference.vectors.get(name)
+            if found is not None and found.shape[1] == block.shape[1]:
+                block[row : row + stop - start] = found[start:stop]
+        row += stop - start
+    return stacked
 
 
 def _columns(

@@ -7,9 +7,10 @@ notebook runs; here is only how a batch becomes columns. `remora replay` runs th
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.batch import Batch
 from agent.labels import Joined
@@ -23,6 +24,10 @@ from detectors.settings import Settings
 PREDICTION = "prediction"
 # A minute without rows is a tick of silence.
 IDLE_TICK_S = 60.0
+
+
+# A column of values, or of vectors.
+Fed: TypeAlias = Column | NDArray[np.float32]
 
 
 class VersionWatch:
@@ -105,10 +110,11 @@ class VersionWatch:
         self._idle_since = now
         return self.monitor.idle(ticks=1.0, at=now)
 
-    def _columns(self, batch: Batch) -> dict[str, Column]:
+    def _columns(self, batch: Batch) -> dict[str, Fed]:
         """Features, and what the model said under the names that the reference has for it."""
         return {
             **batch.columns,
+            **batch.vectors,
             **named_outputs(self.reference, batch.prediction, batch.score),
         }
 
@@ -229,9 +235,9 @@ def is_error(row: Joined) -> bool:
     return row.prediction is None or class_name(row.prediction) != class_name(row.label)
 
 
-def as_columns(batch: Batch, prediction: str = PREDICTION) -> dict[str, Column]:
+def as_columns(batch: Batch, prediction: str = PREDICTION) -> dict[str, Fed]:
     """The evidence rows of a batch, features and prediction as one table, to learn from."""
-    columns = dict(batch.columns)
+    columns: dict[str, Fed] = {**batch.columns, **batch.vectors}
     if batch.prediction is not None:
         columns[prediction] = batch.prediction
     if batch.uniform.all():

@@ -8,7 +8,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.batch import MATRICES_AT_ONCE, UNEXPECTED_MAX, VERSIONS_MAX, Batch, BatchBuilder
+from agent.batch import (
+    MATRICES_AT_ONCE,
+    UNEXPECTED_MAX,
+    VECTOR_WIDTH_MAX,
+    VERSIONS_MAX,
+    Batch,
+    BatchBuilder,
+)
 from agent.inference import Inference
 from agent.schema import SchemaSettings
 from agent.schema_learning import SchemaLearner
@@ -193,3 +200,26 @@ def test_no_row_is_lost_doubled_or_moved_however_requests_were_cut(
     assert [identity for batch in batches for identity in batch.ids] == [
         f"r{number}" for number, size in enumerate(sizes) for _ in range(size)
     ]
+
+
+def test_vectors_are_stacked_and_rows_without_one_have_none() -> None:
+    made = builder(tick_rows=5)
+
+    def points(first: float, count: int, width: int) -> Any:
+        return np.arange(first, first + count * width, dtype=np.float32).reshape(count, width)
+
+    made.add(inference("a", matrix(0, 2), vectors={"embedding": points(0, 2, 3)}), 0.0)
+    made.add(inference("b", matrix(2, 1)), 0.0)
+    made.add(inference("c", matrix(3, 1), vectors={"embedding": points(0, 1, 7)}), 0.0)
+    # A request that is cut takes its own part of its vectors along.
+    [batch] = made.add(inference("d", matrix(4, 2), vectors={"embedding": points(60, 2, 3)}), 0.0)
+    np.testing.assert_array_equal(
+        batch.vectors["embedding"],
+        [[0, 1, 2], [3, 4, 5], [np.nan] * 3, [np.nan] * 3, [60, 61, 62]],
+    )
+    [rest] = made.flush(1.0)
+    np.testing.assert_array_equal(rest.vectors["embedding"], [[63, 64, 65]])
+    long = builder(tick_rows=1)
+    wide = np.zeros((1, VECTOR_WIDTH_MAX + 1), dtype=np.float32)
+    [batch] = long.add(inference("e", matrix(0, 1), vectors={"embedding": wide}), 0.0)
+    assert batch.vectors == {}

@@ -415,3 +415,27 @@ def test_a_day_without_rows_is_said_once_and_so_is_their_return() -> None:
     assert [r.state for tick in back for r in tick.readings if r.detector == "silence"] == [
         State.OK
     ]
+
+
+def test_embeddings_are_learnt_and_a_turn_in_their_space_is_drift() -> None:
+    watching = monitor()
+
+    def embedded(seed: int, turned: bool = False) -> Inference:
+        rng = np.random.default_rng(seed)
+        centre = np.zeros(24)
+        centre[1 if turned else 0] = 6.0
+        points = (centre + rng.normal(size=(200, 24))).astype(np.float32)
+        plain = request(seed)
+        return replace(plain, at=seed * TICK_S, vectors={"embedding": points})
+
+    def told(seeds: Sequence[int], turned: bool = False) -> list[Reading]:
+        return [
+            reading
+            for seed in seeds
+            for tick in watching.take(embedded(seed, turned), seed * TICK_S)
+            for reading in tick.readings
+        ]
+
+    assert told(range(16)) == []
+    assert "embedding.norm" in reference_of(watching).feature_names
+    assert {reading.subject for reading in told(range(16, 20), turned=True)} >= {"embedding.cosine"}
