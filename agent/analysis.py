@@ -10,8 +10,14 @@ import json
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
+
+if __name__ == "__main__":
+    # Where rich is installed structlog and httpx load it and pygments, for tracebacks and a command
+    # line that nobody sees here: 4 MiB. Both do without where they do not find it.
+    sys.modules["rich"] = sys.modules["pygments"] = cast(Any, None)
 
 import structlog
 

@@ -40,50 +40,55 @@ START_S_MAX, DONE_S_MAX = 60.0, 240.0
 
 #: Loaded by every Python that the agent starts; acts in the analysis process only.
 WRAPPER = """
-import json, os, sys, time
+import asyncio, json, os, sys, time
 
-if "agent.analysis" in sys.orig_argv:
+spent = {"detection": 0.0, "detectors": 0.0, "calls": 0, "rows": 0, "ticks": 0}
+clock, run = time.process_time, asyncio.run
+
+started = clock()
+for _ in range(20_000):
+    clock()
+reading_s = (clock() - started) / 20_000
+
+def told(written=[0]):
+    if spent["ticks"] == written[0]:
+        return
+    written[0] = spent["ticks"]
+    whole = spent | {"process": clock(), "clock": reading_s * spent["calls"]}
+    with open(os.environ["REMORA_SPENT"] + ".new", "w") as file:
+        json.dump(whole, file)
+    os.replace(os.environ["REMORA_SPENT"] + ".new", os.environ["REMORA_SPENT"])
+
+def timed(owner, name, part):
+    inner = getattr(owner, name)
+
+    def outer(self, *args, **kwargs):
+        started = clock()
+        try:
+            return inner(self, *args, **kwargs)
+        finally:
+            spent[part] += clock() - started
+            if part == "detectors":
+                spent["ticks"] += 1
+            else:
+                spent["calls"] += 1
+                spent["rows"] = self.rows_total
+                told()
+
+    setattr(owner, name, outer)
+
+def wrapped_run(*args, **kwargs):
+    # Analysis has loaded what it loads by now, and nothing else was loaded for it.
     from agent.monitor import ModelMonitor
     from agent.version_watch import VersionWatch
-
-    spent = {"detection": 0.0, "detectors": 0.0, "calls": 0, "rows": 0, "ticks": 0}
-    clock = time.process_time
-
-    started = clock()
-    for _ in range(20_000):
-        clock()
-    reading_s = (clock() - started) / 20_000
-
-    def told(written=[0]):
-        if spent["ticks"] == written[0]:
-            return
-        written[0] = spent["ticks"]
-        whole = spent | {"process": clock(), "clock": reading_s * spent["calls"]}
-        with open(os.environ["REMORA_SPENT"] + ".new", "w") as file:
-            json.dump(whole, file)
-        os.replace(os.environ["REMORA_SPENT"] + ".new", os.environ["REMORA_SPENT"])
-
-    def timed(owner, name, part):
-        inner = getattr(owner, name)
-
-        def outer(self, *args, **kwargs):
-            started = clock()
-            try:
-                return inner(self, *args, **kwargs)
-            finally:
-                spent[part] += clock() - started
-                if part == "detectors":
-                    spent["ticks"] += 1
-                else:
-                    spent["calls"] += 1
-                    spent["rows"] = self.rows_total
-                    told()
-
-        setattr(owner, name, outer)
 
     timed(VersionWatch, "take", "detectors")
     timed(ModelMonitor, "take", "detection")
     timed(ModelMonitor, "advance", "detection")
+    return run(*args, **kwargs)
+
+if "agent.analysis" in sys.orig_argv:
+    asyncio.run = wrapped_run
 """
 
 

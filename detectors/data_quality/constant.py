@@ -24,7 +24,7 @@ from detectors.reading import Change, Kind, Scope, State
 from detectors.reference import FeatureProfile
 from detectors.references.calibration import REFERENCE_ERRORS
 from detectors.rows.binning import WIDTH
-from detectors.rows.columns import Column, digest_of, key_of
+from detectors.rows.columns import Column, digest_of, is_masked, key_of
 from detectors.rows.places import places
 
 #: A run of fewer rows is not spoken of, however unlikely it is.
@@ -226,7 +226,7 @@ def _may_be_constant(column: Column) -> bool:
 def _is_constant(column: Column) -> bool:
     """Say whether all rows hold one value, missing being one."""
     first = key_of(column[0])
-    if isinstance(column, np.ma.MaskedArray) or column.dtype.kind == "O":
+    if is_masked(column) or column.dtype.kind == "O":
         values = column.tolist()
         try:
             if first is not None:

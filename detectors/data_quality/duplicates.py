@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.reading import Change, Effect, Kind, Scope, State
-from detectors.rows.columns import Column, category_keys
+from detectors.rows.columns import Column, category_keys, is_masked
 
 BLOCK_ROWS: Final = 512
 #: Rows from the beginning of one block to that of the next.
@@ -70,7 +70,7 @@ def copies(columns: Sequence[Column], rows: int) -> int:
 
 def _bits(column: Column) -> NDArray[np.uint64]:
     """Give 64 bits for each value: equal values have equal bits."""
-    if column.dtype.kind in "fiub" and not isinstance(column, np.ma.MaskedArray):
+    if column.dtype.kind in "fiub" and not is_masked(column):
         values = column.astype(np.float64) + 0.0  # -0 is 0
         values[np.isnan(values)] = np.nan
         return values.view(np.uint64)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -134,9 +135,17 @@ def _vector(value: Any) -> NDArray[np.float32] | None:
     return plain
 
 
+def is_masked(column: Column) -> bool:
+    """Say whether it is a masked array. Nobody has one who has not loaded numpy.ma, and to load it
+    only to ask would take a megabyte.
+    """
+    loaded = sys.modules.get("numpy.ma")
+    return loaded is not None and isinstance(column, loaded.MaskedArray)
+
+
 def numbers(column: Column) -> Column:
     """Give floats or integers, one per row: NaN is missing, an infinity is outside."""
-    if isinstance(column, np.ma.MaskedArray):
+    if is_masked(column):
         plain = numbers(np.asarray(column.data)).astype(np.float64)
         plain[np.ma.getmaskarray(column)] = np.nan
         return plain
