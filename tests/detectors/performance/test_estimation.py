@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from detectors.performance.estimation import ROWS_MIN, EstimationBuilder, EstimationTable, Estimator
-from detectors.performance.estimation_table import isotonic
 from detectors.performance.intervals import Estimate
 
 Floats = NDArray[np.float64]
@@ -226,6 +225,46 @@ def test_tables_about_different_things_do_not_merge() -> None:
         one.merged(two)
 
 
+def test_tables_of_turned_and_plain_scores_do_not_merge() -> None:
+    rng = np.random.default_rng(21)
+    score, _, true = rows(rng, 5_000)
+    said = score >= 0.5
+    turned = table_of((np.where(said, score, 1.0 - score), said, true))
+    with pytest.raises(ValueError, match="tables for"):
+        turned.merged(table_of((score, said, true)))
+
+
+def test_merged_tables_of_a_regression_keep_the_wider_cap() -> None:
+    rng = np.random.default_rng(22)
+    said = rng.random(1_000)
+    small, large = (
+        table_of((None, said, said + rng.normal(0, spread, 1_000)), task="regression")
+        for spread in (0.1, 1.0)
+    )
+    assert small.merged(large).cap == large.merged(small).cap == large.cap > small.cap
+
+
+def test_arrays_are_the_callers_to_use_again() -> None:
+    score, said, true = rows(np.random.default_rng(23), 3_000)
+    wanted = table_of((score.copy(), said.astype(float), true.astype(float))).tree()
+    builder = EstimationBuilder("classification")
+    arrays = [score.copy(), said.astype(float), true.astype(float)]
+    builder.update(*arrays)
+    for array in arrays:
+        array[:] = 0.5
+    table = builder.finish()
+    assert table is not None
+    assert table.tree() == wanted
+
+
+def test_a_score_beyond_one_has_the_losses_of_one() -> None:
+    score, said, true = rows(np.random.default_rng(24), 3_000)
+    table = table_of((score, said, true))
+    beyond = np.where(score > 0.9, 1e308, score)
+    wanted = values(estimate(table, np.minimum(beyond, 1.0), said))
+    assert values(estimate(table, beyond, said)) == pytest.approx(wanted)
+
+
 def test_a_table_comes_back_from_json() -> None:
     rng = np.random.default_rng(12)
     score, said, true = rows(rng, 20_000)
@@ -358,13 +397,3 @@ def test_a_state_of_another_table_is_refused() -> None:
         one.restore(two.state())
     with pytest.raises(ValueError, match="a window of 0 rows"):
         Estimator(one.table, window_rows=0)
-
-
-@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 9)), min_size=1, max_size=70))
-def test_isotonic_rates_are_those_of_scikit_learn(pairs: list[tuple[float, int]]) -> None:
-    from sklearn.isotonic import isotonic_regression
-
-    rates, weights = (np.array(column, dtype=np.float64) for column in zip(*pairs, strict=True))
-    mine = isotonic(rates, weights)
-    wanted = isotonic_regression(rates, sample_weight=np.maximum(weights, 1e-9))
-    np.testing.assert_allclose(mine, wanted, atol=1e-9)

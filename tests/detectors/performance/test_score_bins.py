@@ -122,6 +122,18 @@ def test_sums_below_a_limit_are_those_of_rows_spread_evenly_within_bins() -> Non
     assert np.abs(below - wanted).max() < 100
 
 
+def test_merged_bins_are_of_about_equal_size_by_rows_and_not_by_amounts() -> None:
+    rng = np.random.default_rng(5)
+    parts = [rng.random(30_000), 1.0 + rng.random(1_000)]
+    zeros, ones = (np.full(30_000, place, dtype=np.intp) for place in (0, 1))
+    tables = []
+    for part in parts:
+        table = BinTable.empty(part, 2).plus(part, zeros[: len(part)])
+        tables.append(table.plus(part, ones[: len(part)], part**40))
+    merged = tables[0].merged(tables[1], EVERY)
+    assert merged.sums[:, 0].max() < 2.5 * 31_000 / 64
+
+
 def test_a_table_of_one_score_merges_with_one_of_many() -> None:
     many, place = np.random.default_rng(4).random(1_000), np.zeros(1_000, dtype=np.intp)
     one = BinTable.empty(np.full(1_000, 0.5), 1).plus(np.full(1_000, 0.5), place)
