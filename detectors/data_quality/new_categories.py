@@ -221,5 +221,8 @@ def _ceiling(profile: FeatureProfile) -> float:
     """
     rows = max(profile.rows / max(profile.phi, 1.0), 1.0)
     p = float(profile.probabilities()[OUTSIDE])
+    if profile.keys is not None:  # runs differ in length: those seen in a long one were seen once
+        once = 2 * (profile.phi - 1)
+        p = max(p, sum(n for n in profile.keys.counts.values() if n <= once) / max(profile.rows, 1))
     error = math.sqrt(3 * (p * rows + 1)) / rows
     return min(p + TOLERANCE + 3 * error + 5 / rows, 1.0)

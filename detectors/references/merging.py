@@ -181,16 +181,16 @@ def _numeric(a: FeatureProfile, b: FeatureProfile, bins: NumericBins | None) -> 
 def _merge_categories(a: FeatureProfile, b: FeatureProfile) -> FeatureProfile:
     missing = a.counts[MISSING] + b.counts[MISSING]
     present = sum(p.rows - p.counts[MISSING] for p in (a, b) if p.kind == "categorical")
-    keys = _merge_keys(a.keys, b.keys)
+    keys, phi = _merge_keys(a.keys, b.keys), max(a.phi, b.phi)
     if not (isinstance(a.bins, CategoryBins) and isinstance(b.bins, CategoryBins)):
-        return categorical_profile(a.name, keys, present, missing)
+        return categorical_profile(a.name, keys, present, missing, phi=phi)
     if a.bins.top != b.bins.top:
-        return categorical_profile(a.name, keys, present, missing)
+        return categorical_profile(a.name, keys, present, missing, phi=phi)
     both = CategoryBins(
         top=a.bins.top, others=a.bins.others | b.bins.others, open=a.bins.open or b.bins.open
     )
     added = None if keys.exact else np.add(a.counts, b.counts)
-    return categorical_profile(a.name, keys, present, missing, like=both, top_counts=added)
+    return categorical_profile(a.name, keys, present, missing, like=both, top_counts=added, phi=phi)
 
 
 def _has_values(profile: FeatureProfile) -> bool:

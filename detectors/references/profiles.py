@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.references.calibration import TOLERANCE
+from detectors.references.calibration import TOLERANCE, significant
 from detectors.references.feature_profile import (
     NAME_CHARACTERS_MAX,
     NAMED_ROWS_MIN,
@@ -146,12 +146,14 @@ def categorical_profile(
     *,
     like: CategoryBins | None = None,
     top_counts: NDArray[np.float64] | None = None,
+    phi: float = 1.0,
 ) -> FeatureProfile:
     """Put a profile together from counted keys and the number of rows that were not missing.
 
     How often an unseen category will come is estimated by the number of categories seen once
-    (Good 1953): identifiers are then known to be always new. `like` gives the categories with a
-    bin of their own, `top_counts` their exact counts where keys are no longer exact.
+    (Good 1953): identifiers are then known to be always new. Where rows resemble their neighbours
+    (`phi`) a category seen in one run of rows was seen once. `like` gives the categories with a bin
+    of their own, `top_counts` their exact counts where keys are no longer exact.
     """
     order = by_count(keys.counts)
     top = tuple(order[: BINS - 1]) if like is None else like.top
@@ -160,11 +162,13 @@ def categorical_profile(
     if top_counts is not None:
         counts[: len(top)] = top_counts[: len(top)]
     rest = max(present - counts.sum(), 0.0)
-    singles = sum(1 for count in keys.counts.values() if count == 1) if keys.exact else 0
+    once = max(phi - 1.0, 1.0)  # about twice the mean length of a run
+    singles = sum(count for count in keys.counts.values() if count <= once) if keys.exact else 0
     from_rest = min(rest, float(singles))
     counts[BINS - 1] = rest - from_rest
     if singles > from_rest:  # so few categories that those seen once have bins of their own
-        counts[: len(top)] *= 1 - (singles - from_rest) / counts[: len(top)].sum()
+        counts[: len(top)] *= 1 - min((singles - from_rest) / counts[: len(top)].sum(), 0.9)
+        singles = present - counts[:BINS].sum()
     counts[OUTSIDE], counts[MISSING] = singles, missing
     others = frozenset(keys.counts) - frozenset(top) if keys.exact else frozenset()
     open_ = not keys.exact
@@ -184,3 +188,37 @@ def categorical_profile(
         points=None,
         keys=keys,
     )
+
+
+def chosen_by_luck(profile: FeatureProfile) -> float:
+    """Give by how much the categories with a bin of their own seem more frequent than they are, in
+    standard deviations of a row: of many that are about equally frequent those that chance favoured
+    were chosen, and all rows together are no longer spread as in the reference.
+
+    It is what choosing among counts with the error of as many independent rows would add to them,
+    by the normal approximation: sum of s phi((c - n) / s) over counts n, c being the last chosen.
+    """
+    keys, rows = profile.keys, profile.rows
+    if keys is None or not keys.exact or len(keys.counts) < BINS or not rows:
+        return 0.0
+    counts = np.sort(np.array(list(keys.counts.values()), dtype=np.float64))[::-1]
+    errors = np.sqrt(counts * max(profile.phi, 1.0))
+    last = (counts[BINS - 2] + counts[BINS - 1]) / 2
+    density = np.exp(-(((last - counts) / errors) ** 2) / 2) / math.sqrt(2 * math.pi)
+    share = float(counts[: BINS - 1].sum() / rows)
+    spread = math.sqrt(max(share * (1 - share), 1e-12))
+    return min(float((errors * density).sum()) / rows, share) / spread
+
+
+def allowing_for_luck(profile: FeatureProfile) -> FeatureProfile:
+    """Give the profile of a category with what its design effect means for rare categories, and for
+    those that were chosen.
+    """
+    assert profile.keys is not None
+    missing = profile.counts[MISSING]
+    counted = categorical_profile(
+        profile.name, profile.keys, profile.rows - missing, missing, phi=profile.phi
+    )
+    tolerance = significant(profile.tolerance + chosen_by_luck(profile))
+    counts = counted.counts if profile.keys.exact else profile.counts
+    return replace(profile, counts=counts, tolerance=tolerance)

@@ -28,7 +28,13 @@ from detectors.references.bin_means import BinMeansBuilder
 from detectors.references.calibration import detectable_shift, significant
 from detectors.references.counted_rows import CountedRows
 from detectors.references.feature_rows import FeatureRows, type_of
-from detectors.references.profiles import like_profile, opened, profile_of, without_names
+from detectors.references.profiles import (
+    allowing_for_luck,
+    like_profile,
+    opened,
+    profile_of,
+    without_names,
+)
 from detectors.references.roles import Roles
 from detectors.references.seasonality import PARTS, Season, with_range
 from detectors.references.segment_rows import SegmentRows, final_places, most_frequent
@@ -329,6 +335,8 @@ class ReferenceBuilder:
         else:
             profile = like_profile(self._like_profiles[name], seen, total)
         profile = replace(profile, phi=phi, tolerance=tolerance, type=seen.type)
+        if seen.kind == "categorical" and self._like is None:
+            profile = allowing_for_luck(profile)
         if name in self._sensitive:
             profile = without_names(profile)
         return self._seasoned(profile) if self._seasonal else profile
