@@ -72,6 +72,19 @@ class _Tails:
             result: Floats = np.where(far > 0, self.base + far, np.where(np.isnan(x), np.nan, 0.0))
         return result
 
+    def reach(self, needed: float) -> tuple[float, float]:
+        """Give limits that every value of at least so much surprise lies beyond, or a hair inside:
+        a bound to choose by, not to judge by.
+        """
+        ends, outwards = np.array([self.low, self.high]), np.array([-1.0, 1.0])
+        slopes = np.array([self.low_slope, self.high_slope])
+        with np.errstate(all="ignore"):
+            far = ends + outwards * (needed - self.base) / slopes
+            far -= outwards * 1e-9 * (np.abs(far) + np.abs(ends))
+            far = np.where(np.isnan(far), ends, far)
+            low, high = np.exp(far) if self.skewed else far
+        return float(low), float(high)
+
 
 class Outliers:
     """Scores rows against a reference, counts outliers, and keeps the oddest recent ones.
@@ -98,6 +111,8 @@ class Outliers:
         pairs = zip(self._tails, self._profiles, strict=True)
         reach = [_reaches_inside(tails, p.bins, self._needed) for tails, p in pairs]
         self._inside = np.array(reach, dtype=bool)
+        everything = (math.inf, -math.inf)
+        self._reach = [t.reach(self._needed) if t else everything for t in self._tails]
         self.rows_total = 0
         self.outliers_total = 0
         self._kept: list[OddRow] = []
@@ -135,14 +150,13 @@ class Outliers:
         odd = np.zeros(table.rows, dtype=bool)
         for j in np.flatnonzero(suspects).tolist():
             column = table.columns.get(self._profiles[j].name)
-            if column is None or not self._may_hit(j, column, rare[j]):
+            if column is None:
                 continue
-            surprise = self._feature(j, column)
-            found = np.flatnonzero(surprise >= self._needed)
+            found, surprise = self._odd_rows(j, column)
             odd[found] = True
-            oddest = found[np.argsort(-surprise[found], kind="stable")[:KEPT_MAX]]
-            for row in oddest.tolist():
-                hits.setdefault(row, []).append((float(surprise[row]), j))
+            oddest = np.argsort(-surprise, kind="stable")[:KEPT_MAX]
+            for row, how in zip(found[oddest].tolist(), surprise[oddest].tolist(), strict=True):
+                hits.setdefault(row, []).append((how, j))
         outliers = int(odd.sum())
         self._keep(hits, table, at)
         self.rows_total += table.rows
@@ -157,16 +171,29 @@ class Outliers:
         """Give the share of outliers among all rows so far; 0 before the first."""
         return self.outliers_total / max(self.rows_total, 1)
 
-    def _may_hit(self, j: int, column: Column, rare: NDArray[np.bool_]) -> bool:
-        """Compare the extremes first where nothing else makes the column suspicious."""
+    def _odd_rows(self, j: int, column: Column) -> tuple[NDArray[np.intp], Floats]:
+        """Give the rows that one feature makes outliers, and their -ln(share).
+
+        Of numbers only those beyond the reach of the tails are worked out: hardly any.
+        """
         tails = self._tails[j]
-        if tails is None or rare.any():
-            return True
-        values = numbers(column)
-        if values.dtype.kind == "b":
-            return True
-        ends = np.array([np.fmin.reduce(values), np.fmax.reduce(values)], dtype=np.float64)
-        return bool((tails.surprise(ends) >= self._needed).any())
+        which = None
+        if tails is not None:
+            values = numbers(column).astype(np.float64, copy=False)
+            low, high = self._reach[j]
+            rare = self._by_bin[j, MISSING] >= self._needed
+            # the extremes are cheaper than comparing every row, and mostly settle it
+            if np.fmin.reduce(values) <= low or np.fmax.reduce(values) >= high:
+                beyond = (values <= low) | (values >= high)
+            else:
+                beyond = np.zeros(len(values) if rare else 0, dtype=bool)
+            which = (beyond | np.isnan(values) if rare else beyond).nonzero()[0]
+            if not len(which):
+                return which, np.empty(0)
+            column = values[which]
+        surprise = self._feature(j, column)
+        found = (surprise >= self._needed).nonzero()[0]
+        return found if which is None else which[found], surprise[found]
 
     def _feature(self, j: int, column: Column) -> Floats:
         """Give each row's -ln(share) by one feature, [rows]."""
