@@ -35,6 +35,7 @@ from detectors.performance.intervals import Estimate
 from detectors.reading import Kind, Moment, Reading, Scope, State
 from detectors.reference import ProfileError, Reference, Task
 from detectors.references.roles import one_score
+from detectors.references.seasonality import unix_seconds
 from detectors.rows.columns import Column, Table, as_table
 from detectors.settings import Settings
 
@@ -111,8 +112,8 @@ class Monitor:
         `columns` are the features and, under the names they have in the reference, what the model
         said and its score. `ticks` is the tick's length in ticks (its share of the budget), at most
         1 whatever is said; `at` the time in Unix seconds that readings carry, `times` [rows] that
-        of each row, for seasonal features. Nothing that stands in a column raises; zero rows change
-        nothing. Raises TypeError if `columns` is no mapping or table.
+        of each row (dates too), for seasonal features. Nothing that stands in a column raises; zero
+        rows change nothing. Raises TypeError if `columns` is no mapping or table.
         """
         table = as_table(columns)
         if not table.rows:
@@ -388,5 +389,5 @@ def _clipped(ticks: float) -> float:
 def _seconds(times: NDArray[Any] | None, rows: int, at: float | None) -> NDArray[np.float64] | None:
     """The time of each row; that of the tick where rows have none of their own."""
     if times is not None and len(times) == rows:
-        return np.asarray(times, np.float64)
+        return unix_seconds(np.asarray(times))
     return None if at is None else np.full(rows, at)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from detectors import DriftDetector, Reference, State, build_reference
+from detectors import DriftDetector, Monitor, Reference, State, build_reference
 from detectors.references.seasonality import CELL_ROWS_MIN, SeasonFitter, unix_seconds
 from detectors.rows.binning import Binner, count_sorted, parts_of
 from detectors.rows.bins import BINS, MISSING, NumericBins
@@ -237,3 +237,22 @@ def fitted(days: int) -> int:
 def test_looking_for_seasons_takes_no_memory_for_rows() -> None:
     """A sketch grows by a level when rows double: four times the rows are two of some eight."""
     assert fitted(200) < 1.6 * fitted(50)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_times_of_rows_may_be_dates_as_they_may_be_for_the_reference(unit: str) -> None:
+    rng = np.random.default_rng(31)
+
+    def rows(days: float) -> tuple[np.ndarray, np.ndarray]:
+        times = 1_700_000_000 + np.arange(0, days * 86_400, 6.0)
+        level = 3 * np.sin(2 * np.pi * times / 86_400)
+        dates = (times * 1e3).astype("datetime64[ms]").astype(f"datetime64[{unit}]")
+        return rng.normal(level, 1.0), dates
+
+    values, dates = rows(4)
+    monitor = Monitor(build_reference({"x": values}, timestamps=dates))
+    assert monitor.reference.features[0].phases
+    values, dates = rows(1)
+    for start in range(0, len(values), 100):
+        part = slice(start, start + 100)
+        assert monitor.update({"x": values[part]}, times=dates[part]) == []
