@@ -75,7 +75,8 @@ class ReferenceBuilder:
     yet; `derive=False` leaves out what is derived from several columns, text and vectors. `seasons`
     are those of a `SeasonFitter` that has seen the same rows: `update` then needs times. `like`
     gives the layout (kinds, bins, derivation, segments) of another reference, so that counts of
-    parts add exactly. Raises ProfileError for an unknown kind and senseless `tick_rows`.
+    parts add exactly. Raises ProfileError for an unknown kind, senseless `tick_rows`, and a
+    `segment` that is sensitive: segments are named by their values.
     """
 
     def __init__(
@@ -101,6 +102,10 @@ class ReferenceBuilder:
                 raise ProfileError(f"feature {name!r}: kind {kind!r} is none of {', '.join(KINDS)}")
         if tick_rows < 1:
             raise ProfileError(f"tick_rows must be at least 1, not {tick_rows}")
+        if segment is not None and segment in sensitive:
+            raise ProfileError(
+                f"segment {segment!r} is sensitive: segments are named by their values"
+            )
         self._roles = Roles(
             prediction=prediction,
             score=score,

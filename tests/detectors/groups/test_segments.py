@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from detectors import Moment, Reading, Reference, build_reference
+from detectors import Moment, ProfileError, Reading, Reference, ReferenceBuilder, build_reference
 from detectors.groups.segments import PAIRS_MAX, SegmentWatch, split
 from detectors.rows.columns import as_table
 
@@ -130,3 +130,8 @@ def test_every_row_is_in_one_segment_or_in_none(cells: list[Any], names: list[st
         assert all(rows_ == np.sort(rows_))
         if name == "1":
             assert all(cells[row] == 1 for row in rows_.tolist())
+
+
+def test_segments_of_a_sensitive_column_are_refused_for_they_would_be_named() -> None:
+    with pytest.raises(ProfileError, match="'sex' is sensitive"):
+        ReferenceBuilder(segment="sex", sensitive=["sex"])
