@@ -14,7 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.inference import Inference, Value
-from agent.schema import Column, Feature, Schema, category, feature_names, numbers, objects, outcome
+from agent.schema import (
+    Column,
+    Feature,
+    Schema,
+    category,
+    class_scores,
+    feature_names,
+    numbers,
+    objects,
+    outcome,
+)
 from agent.schema_learning import SchemaLearner
 
 VERSIONS_MAX = 8  # open at once; one more closes the one that has been open longest
@@ -41,6 +51,7 @@ class Batch:
     columns: Mapping[str, Column]  # schema order; float64 (NaN missing) or object (None missing)
     prediction: Column | None  # float64, or object for classes
     score: NDArray[np.float64] | None
+    scores: NDArray[np.float64] | None  # [rows, classes], of more than two classes
     schema: Schema  # the one it was laid out by
     type_changes: Mapping[str, int]  # feature -> cells of another type, which are missing here
     unexpected: Mapping[str, int]  # rows with a column the schema does not know; bounded
@@ -131,7 +142,8 @@ def lay_out(
     inferences = [inference for inference, _, _ in pieces]
     rows = sum(counts)
     columns, type_changes, unexpected = _columns(pieces, schema, rows)
-    prediction, score = _outcomes(pieces, schema)
+    outputs = _outputs(pieces, schema)
+    prediction, score = outcome(schema, outputs)
     return Batch(
         version=inferences[0].version,
         slot=inferences[0].slot,
@@ -151,6 +163,7 @@ def lay_out(
         columns=columns,
         prediction=prediction,
         score=score,
+        scores=class_scores(schema, outputs),
         schema=schema,
         type_changes=type_changes,
         unexpected=unexpected,
@@ -191,9 +204,9 @@ def _vectors(pieces: Sequence[_Piece], total: int) -> dict[str, NDArray[np.float
     row = 0
     for inference, start, stop in pieces if stacked else ():
         for name, block in stacked.items():
-            found = inference.vectors.get(name)
-            if found is not None and found.shape[1] == block.shape[1]:
-                block[row : row + stop - start] = found[start:stop]
+            own = inference.vectors.get(name)
+            if own is not None and own.shape[1] == block.shape[1]:
+                block[row : row + stop - start] = own[start:stop]
         row += stop - start
     return stacked
 
@@ -297,10 +310,8 @@ def _as_kind(
     return numbers(values)  # type: ignore[arg-type]
 
 
-def _outcomes(
-    pieces: Sequence[_Piece], schema: Schema
-) -> tuple[Column | None, NDArray[np.float64] | None]:
-    """Predictions and scores of all rows; missing where a piece has none, None if none has."""
+def _outputs(pieces: Sequence[_Piece], schema: Schema) -> dict[str, list[Value | Sequence[Value]]]:
+    """What is prediction or score, of all rows; None where a piece does not have it."""
     wanted = {schema.prediction, schema.score}
     present = {name for inference, _, _ in pieces for name in inference.outputs if name in wanted}
     merged: dict[str, list[Value | Sequence[Value]]] = {name: [] for name in present}
@@ -310,4 +321,4 @@ def _outcomes(
                 entries.extend(said[start:stop])
             else:
                 entries.extend([None] * (stop - start))
-    return outcome(schema, merged)
+    return merged

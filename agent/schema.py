@@ -17,6 +17,8 @@ FeatureKind: TypeAlias = Literal["numeric", "categorical", "boolean", "text"]
 TargetKind: TypeAlias = Literal["class", "number"]
 Column: TypeAlias = NDArray[np.float64] | NDArray[np.object_]
 
+CLASS_SCORES_MAX = 20  # scores of more classes are not kept apart
+
 _PREDICTION_NAMES = (
     "prediction", "predictions", "predict", "predicted", "predicted_class", "predicted_label",
     "label", "labels", "output_label", "class", "class_label", "target", "result", "output", "y",
@@ -185,6 +187,24 @@ def outcome(schema: Schema, outputs: Outputs) -> tuple[Column | None, NDArray[np
         probability = numbers(values)[0]
         return _cut(probability, schema), probability
     return objects([category(value) for value in values]), score
+
+
+def class_scores(schema: Schema, outputs: Outputs) -> NDArray[np.float64] | None:
+    """The scores of all classes, [n, classes], of a model of more than two; None for any other.
+
+    NaN where a row has none, or as many as no other.
+    """
+    if schema.target == "number":
+        return None
+    for name in (schema.score, schema.prediction):
+        entries = outputs.get(name) if name is not None else None
+        lists = [e if isinstance(e, list | tuple) else () for e in entries or ()]
+        width = max(map(len, lists), default=0)
+        if 2 < width <= CLASS_SCORES_MAX:
+            none: Sequence[Value] = (None,) * width
+            cells = [cell for row in lists for cell in (row if len(row) == width else none)]
+            return numbers(cells)[0].reshape(len(lists), width)
+    return None
 
 
 def numbers(values: Sequence[Value]) -> tuple[NDArray[np.float64], int]:

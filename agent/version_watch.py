@@ -16,6 +16,7 @@ from agent.batch import Batch
 from agent.labels import Joined
 from agent.schema import Column
 from detectors import STATE_NUMBER, DriftDetector, Monitor, Reading, Reference
+from detectors.parts.estimation import table_of
 from detectors.performance.quality import Estimate, class_name
 from detectors.reading import State
 from detectors.settings import Settings
@@ -27,7 +28,7 @@ IDLE_TICK_S = 60.0
 
 
 # A column of values, or of vectors.
-Fed: TypeAlias = Column | NDArray[np.float32]
+Fed: TypeAlias = Column | NDArray[np.float32] | NDArray[np.float64]
 
 
 class VersionWatch:
@@ -50,6 +51,8 @@ class VersionWatch:
         self.provisional = provisional
         self.settings = replace(settings, version=version, provisional=provisional)
         self.monitor = Monitor(reference, settings=self.settings)
+        table = table_of(reference)
+        self._all_scores = table is not None and table.basis == "multiclass"
         # What the child of river's detectors said last, by detector, where there is one.
         self.child_states: dict[str, State] = {}
         # What the counters stood at when a snapshot was restored: counters start from there.
@@ -116,7 +119,14 @@ class VersionWatch:
             **batch.columns,
             **batch.vectors,
             **named_outputs(self.reference, batch.prediction, batch.score),
+            **self._of_all_classes(batch),
         }
+
+    def _of_all_classes(self, batch: Batch) -> dict[str, Fed]:
+        """Scores of more than two classes, where the reference was built from all of them."""
+        if not self._all_scores or batch.scores is None or self.reference.score is None:
+            return {}
+        return {self.reference.score.name: batch.scores}
 
     def take_labelled(
         self, joined: Sequence[Joined], *, ticks: float, at: float | None

@@ -179,7 +179,7 @@ def estimation(tree: Mapping[str, Any]) -> list[str]:
     return [
         *rows_of(head, rows),
         "",
-        f"CPU of fit and estimates, NannyML's over Remora's (goal: 50): {'; '.join(speeds)}.",
+        f"CPU of fit and estimates, NannyML's over Remora's (at least 50): {'; '.join(speeds)}.",
     ]
 
 

@@ -60,7 +60,8 @@ class Calibration:
         score = batch.score[bets]
         if score.ndim == 1:
             score = score[:, None]
-        if not table.takes(score.shape[1]):
+        alone = table.basis == "multiclass" and score.shape[1] == 1  # that of the class said
+        if not alone and not table.takes(score.shape[1]):
             return np.empty(0), np.empty(0)
         said = [class_name(value) for value in batch.predicted[bets].tolist()]
         true = [class_name(value) for value in batch.truth[bets].tolist()]

@@ -50,6 +50,7 @@ def batch(rows: int) -> Batch:
         columns={"a": a, "b": a + 0.3 * RNG.normal(size=rows)},
         prediction=np.where(score > 0.5, "1", "0").astype(object),
         score=score,
+        scores=None,
         schema=SCHEMA,
         type_changes={},
         unexpected={},

@@ -9,11 +9,13 @@ import pytest
 
 from agent.inference import Inference
 from agent.schema import (
+    CLASS_SCORES_MAX,
     Feature,
     Schema,
     SchemaSettings,
     category,
     choose_outputs,
+    class_scores,
     feature_names,
     outcome,
 )
@@ -229,3 +231,19 @@ def test_the_same_label_has_one_name_however_it_was_written() -> None:
     assert {category(None), category(float("nan"))} == {None}
     assert category(float("inf")) == "inf"
     assert category(0.1) == "0.1"
+
+
+def test_scores_of_more_than_two_classes_are_kept_apart() -> None:
+    of_three: dict[str, Any] = {"y": [[0.1, 0.7, 0.2], [0.8, 0.2], None, [0.3, None, 0.3]]}
+    found = class_scores(of_class(), of_three)
+    nan = np.nan
+    np.testing.assert_array_equal(found, [[0.1, 0.7, 0.2], [nan] * 3, [nan] * 3, [0.3, nan, 0.3]])
+    beside: dict[str, Any] = {"y": ["a", "b"], "s": [[0.1, 0.7, 0.2], [0.8, 0.1, 0.1]]}
+    found = class_scores(of_class(score="s"), beside)
+    assert found is not None
+    assert found.shape == (2, 3)
+    assert class_scores(of_class(), {"y": [[0.1, 0.9]]}) is None
+    assert class_scores(of_class(), {"y": [[0.1] * (CLASS_SCORES_MAX + 1)]}) is None
+    number = Schema(features=(), prediction="y", target="number")
+    assert class_scores(number, {"y": [[1.0, 2.0, 3.0]]}) is None
+    assert class_scores(of_class(), {"y": ["a", 0.5, None]}) is None

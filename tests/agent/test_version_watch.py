@@ -325,3 +325,45 @@ def test_quality_is_measured_as_it_is_asked_for_also_after_a_restart() -> None:
     other.restore(watched.state())  # under another window it begins anew, and nothing else does
     assert other.metrics() == {}
     assert other.labelled_rows == 600
+
+
+def test_a_model_of_three_classes_is_estimated_from_the_scores_of_all_of_them() -> None:
+    rng = np.random.default_rng(8)
+    names = np.array(["a", "b", "c"], dtype=object)
+
+    def rows(count: int) -> tuple[Any, Any, Any]:
+        scores = rng.dirichlet([1.0, 1.0, 1.0], count)
+        truth = names[(rng.random(count)[:, None] > scores.cumsum(axis=1)).sum(axis=1).clip(0, 2)]
+        return scores, names[scores.argmax(axis=1)], truth
+
+    scores, said, true = rows(6_000)
+    of = build_reference(
+        {**columns(6_000, seed=7), "prediction": said, "score": scores, "true": true},
+        prediction="prediction",
+        score="score",
+        label="true",
+        task="classification",
+    )
+    watched = VersionWatch("v1", of, SETTINGS)
+    scores, said, true = rows(1_000)
+    ticked = tick([f"{n}" for n in range(1_000)], columns=columns(1_000, 3), prediction=said)
+    full = replace(ticked, score=scores.max(axis=1), scores=scores)
+    assert [r for r in watched.take(full, ticks=1.0) if r.state is not State.OK] == []
+    estimated = watched.monitor.estimated()
+    assert set(estimated) >= {"accuracy", "roc_auc", "log_loss"}
+    assert estimated["accuracy"].value == pytest.approx(np.mean(said == true), abs=0.04)
+    # Labels come with the score of the class that was said: what that means is learnt from them.
+    late = [
+        joined(n, s, t, score=float(p))
+        for n, (s, t, p) in enumerate(zip(said, true, scores.max(axis=1), strict=True))
+    ]
+    watched.take_labelled(late, ticks=1.0, at=1.0)
+    assert watched.monitor.concept_states()["calibration"] is State.INSUFFICIENT_DATA
+    for seed in range(3):
+        scores, said, true = rows(1_000)
+        more = [
+            joined(1_000 * (seed + 1) + n, s, t, score=float(p))
+            for n, (s, t, p) in enumerate(zip(said, true, scores.max(axis=1), strict=True))
+        ]
+        assert watched.take_labelled(more, ticks=1.0, at=2.0) == []
+    assert watched.monitor.concept_states()["calibration"] is State.OK

@@ -45,6 +45,7 @@ def tick(ids: Sequence[str], **changes: Any) -> Batch:
         "columns": columns(count),
         "prediction": column(predictions),
         "score": None,
+        "scores": None,
         "schema": SCHEMA,
         "type_changes": {},
         "unexpected": {},
