@@ -5,11 +5,11 @@ An estimate supposes that scores still mean what they did; whether they do is sa
 `calibration`, and where labels come `performance` says how good the model was in fact.
 
 Of more than two classes it matters what a score is. Where reference and rows have one for each
-class ([rows, classes], a vectors column) all figures are estimated. The running agent and `remora
-replay` have one number a row, the score of the class that was said: against a reference with such
-scores accuracy alone is estimated (basis "confidence"), and calibration asks whether the class said
-was right. A reference with scores of each class and rows with one number do not go together: rows
-are left out and counted, nothing is estimated, and calibration has too little data.
+class ([rows, classes], a vectors column; the agent has it from models that answer so) all figures
+are estimated. Where both have one number a row, the score of the class that was said, accuracy
+alone is (basis "confidence"). Rows with one number against a reference with scores of each class
+are left out and counted: `remora replay` reads one number. Labels come with one number always, and
+what that means calibration learns from the first labelled rows.
 """
 
 from collections.abc import Mapping
