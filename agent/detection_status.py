@@ -7,6 +7,7 @@ and of categories and groups where those may be named, never of sensitive ones.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from agent.feature_view import SHOWN, parts_of
@@ -26,14 +27,23 @@ from detectors.groups.fairness import Fairness
 from detectors.parts.segments import Segments
 from detectors.performance.intervals import Estimate
 from detectors.reading import STATE_NUMBER, State
+from detectors.references.feature_profile import NAMED_ROWS_MIN
 
 Json = dict[str, Any]
 
 NAMES_MAX: Final = 20  # of one list of columns
 CATEGORIES_MAX: Final = 10
+CLASSES_SHOWN_MAX: Final = 20
 ODDEST_MAX: Final = 10
 PROJECTIONS_MAX: Final = 10
-_BY_NAME: Final = ("states", "concept_detectors", "quality", "estimated", "fairness")
+_BY_NAME: Final = (
+    "states",
+    "concept_detectors",
+    "quality",
+    "quality_by_class",
+    "estimated",
+    "fairness",
+)
 _OR_NULL: Final = ("multivariate", "label_state", "outliers", "data_quality", "segments")
 PARTS_MAX: Final = 5  # columns named for one projection, features for one segment
 
@@ -58,12 +68,26 @@ def detection_status(watch: VersionWatch | None, findings: Iterable[Reading]) ->
         "concept_detectors": {name: state.value for name, state in concept.items()},
         "label_state": None if label is None else label.value,
         "quality": _estimates(watch.metrics(), "realised"),
+        "quality_by_class": _by_class(watch),
         "estimated": _estimates(watch.monitor.estimated(), "estimated"),
         "estimates_hold": watch.monitor.estimates_hold,
         "fairness": _fairness(watch),
         "outliers": _outliers(watch),
         "data_quality": _data_quality(watch),
         "segments": _segments(watch),
+    }
+
+
+def _by_class(watch: VersionWatch) -> Json:
+    """Of more than two classes, and where they may be named: a few figures of each."""
+    said = watch.reference.prediction
+    found = watch.monitor.realised_by_class()
+    if len(found) < 3 or (said is not None and said.sensitive):
+        return {}
+    return {
+        shown(name): _estimates(metrics, "realised")
+        for name, metrics in islice(found.items(), CLASSES_SHOWN_MAX)
+        if max(estimate.rows for estimate in metrics.values()) >= NAMED_ROWS_MIN
     }
 
 

@@ -252,6 +252,12 @@ class Monitor:
         assert isinstance(part, Performance)
         return part.metrics()
 
+    def realised_by_class(self) -> dict[str, dict[str, Estimate]]:
+        """Give precision, recall and F1 of each class; empty without labels."""
+        part = self.parts["performance"]
+        assert isinstance(part, Performance)
+        return part.metrics_by_class()
+
     def estimated(self) -> dict[str, Estimate]:
         """Give quality of the last rows without labels by metric; empty where it is not known."""
         part = self.parts.get("estimation")

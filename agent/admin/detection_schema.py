@@ -150,6 +150,9 @@ DETECTION: Final[dict[str, Json]] = {
     "concept_detectors": by_name("State by detector, the opt-in ones too.", _NAME),
     "label_state": text("State of the label's distribution; null without one.", null=True),
     "quality": by_name("By metric, of labelled rows.", _ESTIMATE),
+    "quality_by_class": by_name(
+        "Of more than two classes, by class: its metrics.", by_name("By metric.", _ESTIMATE)
+    ),
     "estimated": by_name("By metric, of the last rows, without their labels.", _ESTIMATE),
     "estimates_hold": flag("False while labels contradict what was estimated without them."),
     "fairness": by_name("By attribute that the configuration names.", _FAIRNESS),

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
 
 # A shift of one standard deviation is what a person sees in two histograms side by side.
 SHIFT_SEEN_MAX = 1.0
+# With fewer independent rows than this, how alike neighbours are is itself badly known.
+INDEPENDENT_ROWS_MIN = 200
+PHI_MIN = 2.0
 NAMES_SHOWN_MAX = 12
 _SEASONS = dict.fromkeys((24, 96), "hour of the day")
 _SEASONS |= dict.fromkeys((168, 672), "hour of the week")
@@ -132,6 +135,17 @@ def _features_sight(
         unseen.append(
             f"shifts of less than {SHIFT_SEEN_MAX:g} standard deviation in {_listed(blind)}: more"
             " rows, or rows over a longer time"
+        )
+    alike = [
+        profile.name
+        for profile in reference.features
+        if profile.phi > PHI_MIN and profile.rows < INDEPENDENT_ROWS_MIN * profile.phi
+    ]
+    if alike:
+        unseen.append(
+            f"much of {_listed(alike)}, and false alarms are likelier there: rows resemble their"
+            f" neighbours so much that they are worth fewer than {INDEPENDENT_ROWS_MIN} independent"
+            " ones; give rows over a longer time"
         )
     bare = [c for c in reference.columns if c not in {*reference.feature_names, *described}]
     if reference.segments is not None:

@@ -53,6 +53,10 @@ class Performance:
         """Give realised metrics; empty without labels."""
         return {} if self.quality is None else self.quality.metrics()
 
+    def metrics_by_class(self) -> dict[str, dict[str, Estimate]]:
+        """Give realised metrics of each class; empty without labels, and for a regression."""
+        return {} if self.quality is None else self.quality.metrics_by_class()
+
     def state(self) -> dict[str, Any]:
         """Give all that a restart must keep."""
         return {"quality": None if self.quality is None else self.quality.state()}

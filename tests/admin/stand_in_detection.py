@@ -119,6 +119,10 @@ DETECTION: Json = {
         "log_loss": _realised(0.431, 0.02),
         "calibration_error": _realised(0.083, None, "none"),
     },
+    "quality_by_class": {
+        name: {"precision": _realised(value, 0.05)}
+        for name, value in (("high", 0.81), ("low", 0.92), ("middle", 0.7))
+    },
     "estimated": {
         "accuracy": _estimated(0.829, 0.008),
         "f1": _estimated(0.662, 0.012),

@@ -9,6 +9,7 @@ import pytest
 from agent.admin.openapi import OPENAPI
 from agent.detection_status import NAMES_MAX, PARTS_MAX, detection_status
 from agent.feature_view import FeatureView
+from agent.labels import Joined
 from agent.standing import STANDING_MAX, standing_of
 from agent.version_watch import VersionWatch
 from detectors import Reading, Reference, State, build_reference
@@ -21,7 +22,7 @@ SCHEMAS = OPENAPI["components"]["schemas"]
 FOUND = (
     *("standing", "states", "multivariate", "concept", "concept_detectors", "label_state"),
     *("quality", "estimated", "estimates_hold", "fairness", "outliers", "data_quality"),
-    "segments",
+    *("segments", "quality_by_class"),
 )
 
 
@@ -261,3 +262,25 @@ def test_figures_are_those_of_the_newest_tick(reference: Reference) -> None:
     restored = loan_watch(reference)
     restored.restore(watch.state())
     assert {entry["name"]: entry["psi"] for entry in view.entries(restored)} == after
+
+
+def test_of_more_than_two_classes_each_has_figures_of_its_own() -> None:
+    rng = np.random.default_rng(3)
+    said = np.array(["a", "b", "c"], object)[rng.integers(0, 3, 4_000)]
+    of = build_reference(
+        {"x": rng.normal(size=4_000), "said": said}, prediction="said", task="classification"
+    )
+    watch = VersionWatch("v1", of, Settings())
+    rows = [
+        Joined(
+            id=f"r{n}", row=0, prediction=str(said[n]), score=None,
+            label=str(said[n]) if n % 5 else "a", version="v1", slot="stable", weight=1.0,
+            uniform=True, predicted_at=0.0, labelled_at=0.0,
+        )
+        for n in range(900)
+    ]  # fmt: skip
+    watch.take_labelled(rows, ticks=1.0, at=1.0)
+    found = detection_status(watch, ())["quality_by_class"]
+    assert set(found) == {"a", "b", "c"}
+    assert found["a"]["recall"]["value"] == 1.0
+    assert found["b"]["precision"]["value"] < 0.9
