@@ -282,5 +282,5 @@ def test_of_more_than_two_classes_each_has_figures_of_its_own() -> None:
     watch.take_labelled(rows, ticks=1.0, at=1.0)
     found = detection_status(watch, ())["quality_by_class"]
     assert set(found) == {"a", "b", "c"}
-    assert found["a"]["recall"]["value"] == 1.0
+    assert found["a"]["precision"]["value"] == 1.0
     assert found["b"]["precision"]["value"] < 0.9

@@ -33,13 +33,15 @@ def held() -> Following:
 
 
 def told(following: Following, *ticks: tuple[list[Reading], Any, int]) -> list[Reading]:
-    return [
-        said
-        for given, concept, rows in ticks
-        for said in following.update(
-            given, lambda _, states=concept: any(s in STANDING for s in states), rows=rows
-        )
-    ]
+    said = []
+    for given, concept, rows in ticks:
+        stands = any(state in STANDING for state in concept)
+
+        def explained(_: Reading, stands: bool = stands) -> bool:
+            return stands
+
+        said += following.update(given, explained, rows=rows)
+    return said
 
 
 def test_alone_it_is_said_after_it_waited() -> None:
