@@ -11,7 +11,7 @@ from typing import Any, Final
 from agent.version_watch import VersionWatch
 from detectors import DriftDetector, Reference
 from detectors.findings.following import STANDING
-from detectors.monitor import PART_MIN
+from detectors.findings.said_once import PART_MIN
 from detectors.reading import Kind
 from detectors.reference import FeatureProfile
 from detectors.rows.windows import WINDOW_ROWS

@@ -16,6 +16,7 @@ from detectors.data_quality.watch import DataQuality
 from detectors.drift.explain import shown
 from detectors.findings.following import STANDING
 from detectors.groups.fairness import Fairness
+from detectors.groups.segments import SEGMENT_MARK
 from detectors.parts.data_quality import Columns
 from detectors.parts.fairness import Groups
 from detectors.parts.segments import Segments
@@ -37,7 +38,6 @@ _ASKED: Final = frozenset(
     )
 )
 _BY_FINDINGS: Final = frozenset((Kind.QUALITY, Kind.DATA_QUALITY, Kind.LATENCY, Kind.RESOURCE))
-_SEGMENT: Final = ":segment"
 
 
 def standing_of(watch: VersionWatch, findings: Iterable[Reading]) -> list[Json]:
@@ -147,11 +147,9 @@ def _source(reading: Reading) -> str:
 
 
 def _segment(reading: Reading) -> str | None:
-    """Segments have no member of their own in a reading: their name is in its sentence."""
-    if not reading.detector.endswith(_SEGMENT):
-        return None
-    _, _, named = reading.explain.rpartition("(segment ")
-    return named.partition("=")[2].rpartition(", outside")[0]
+    """The segment that a reading is of; None where it is of all rows."""
+    _, mark, name = reading.detector.partition(SEGMENT_MARK)
+    return name if mark else None
 
 
 def _concept(watch: VersionWatch, said: _Said) -> Iterator[Json]:

@@ -19,7 +19,7 @@ from detectors.catalog import DETECTORS, KEPT, LABELLED
 from detectors.detector import Detector, Judge
 from detectors.drift.detector import DriftDetector
 from detectors.findings.consequences import Consequences
-from detectors.findings.following import LABEL_WAIT_ROWS, STANDING, Following
+from detectors.findings.said_once import SaidOnce
 from detectors.groups.outliers import Outliers
 from detectors.groups.slices import Slice
 from detectors.parts.data_quality import Columns
@@ -32,16 +32,17 @@ from detectors.parts.slices import WorstSlices
 from detectors.parts.trust import Trust
 from detectors.parts.truth import LabelProfile, LabelShare
 from detectors.performance.intervals import Estimate
-from detectors.reading import Kind, Moment, Reading, Scope, State
+from detectors.reading import Moment, Reading, State
 from detectors.reference import ProfileError, Reference, Task
 from detectors.references.roles import one_score
 from detectors.references.seasonality import unix_seconds
+from detectors.rows.bins import OUTSIDE
 from detectors.rows.columns import Column, Table, as_table
 from detectors.settings import Settings
 
 STATE_FORMAT: Final = 1
-#: A feature is a good part of a projection from this share of its square weights on.
-PART_MIN: Final = 0.1
+#: Of more scores than this beyond the reference's range no cost is estimated.
+STRANGE_SHARE_MAX: Final = 0.2
 
 
 class Monitor:
@@ -87,12 +88,7 @@ class Monitor:
         features = self.drift("features")
         assert features is not None  # there is no monitor without features
         self._features = features
-        self._labels_follow = Following(
-            lambda reading: reading.kind is Kind.LABEL_DRIFT, wait_rows=LABEL_WAIT_ROWS
-        )
-        self._projections_follow = Following(
-            lambda reading: reading.scope is Scope.MULTIVARIATE, wait_rows=0
-        )
+        self._once = SaidOnce(reference, features)
         self._consequences = Consequences(reference, table_of(reference))
         self.rows = 0
         self.labelled_rows = 0
@@ -133,8 +129,9 @@ class Monitor:
                 type_changes=type_changes or {},
             )
         )
-        said = self._projections_follow.update(readings, self._in_a_feature, rows=table.rows)
-        estimated = self.estimated() if self.estimates_hold else {}
+        said = self._once.of_rows(readings, rows=table.rows)
+        known = self.estimates_hold and not self._scores_are_strange()
+        estimated = self.estimated() if known else {}
         return self._consequences.told(said, self._features, estimated)
 
     def idle(self, *, ticks: float = 1.0, at: float | None = None) -> list[Reading]:
@@ -186,19 +183,7 @@ class Monitor:
         bets = int(labels.evidence.sum())
         self.labelled_rows += bets
         readings = self._run(replace(labels, moment=self._moment(self.labelled_rows, at)))
-        explained = any(state in STANDING for state in self.concept_states().values())
-        return self._labels_follow.update(readings, lambda _: explained, rows=bets)
-
-    def _in_a_feature(self, reading: Reading) -> bool:
-        """Whether a projection moved because a feature that makes up a good part of it did."""
-        derivation = self.reference.derivation
-        if derivation is None:
-            return False
-        parts = derivation.shares().get(reading.subject, {})
-        states = self._features.states()
-        return any(
-            share >= PART_MIN and states.get(name) in STANDING for name, share in parts.items()
-        )
+        return self._once.of_labels(readings, self.concept_states().values(), rows=bets)
 
     def _one_score(self, table: Table) -> dict[str, Column]:
         """Scores of all classes are held against the profile of one of them."""
@@ -263,6 +248,14 @@ class Monitor:
         part = self.parts.get("estimation")
         return part.metrics() if isinstance(part, Estimation) else {}
 
+    def _scores_are_strange(self) -> bool:
+        """Whether many scores lie where the reference had none: nothing is estimated from them."""
+        detector = self.drift("prediction")
+        if detector is None:
+            return False
+        counts = detector.counts_since
+        return bool((counts[:, OUTSIDE] > STRANGE_SHARE_MAX * counts.sum(axis=1)).any())
+
     @property
     def estimates_hold(self) -> bool:
         """Whether nothing that labels say contradicts what was estimated without them."""
@@ -303,7 +296,7 @@ class Monitor:
         of labels; quality is quality whatever the reference.
         """
         self.labelled_rows, self._task = other.labelled_rows, other._task
-        self._labels_follow = other._labels_follow
+        self._once.take_over_labels(other._once)
         for name in LABELLED:
             if name in other.parts and (name in KEPT or self.reference.baseline is None):
                 self.parts[name] = other.parts[name]
@@ -313,22 +306,21 @@ class Monitor:
         return {
             "labelled_rows": self.labelled_rows,
             "task": self._task,
-            "labels_follow": self._labels_follow.state(),
+            "said_once": self._once.label_state(),
             "parts": {n: self.parts[n].state() for n in LABELLED if n in self.parts},
         }
 
     def restore_labels(self, state: Mapping[str, Any]) -> None:
         """Take back what `label_state` gave. Raises ValueError, KeyError where it does not fit."""
         self.labelled_rows, self._task = int(state["labelled_rows"]), state["task"]
-        self._labels_follow.restore(state["labels_follow"])
+        self._once.restore_labels(state["said_once"])
         for name, saved in state["parts"].items():
             if name in self.parts:
                 self.parts[name].restore(saved)
 
     def reset(self) -> None:
         """Forget evidence and latched states; counters and windows stay."""
-        self._labels_follow.reset()
-        self._projections_follow.reset()
+        self._once.reset()
         for part in self.parts.values():
             part.reset()
 
@@ -343,8 +335,7 @@ class Monitor:
             "rows": self.rows,
             "labelled_rows": self.labelled_rows,
             "task": self._task,
-            "labels_follow": self._labels_follow.state(),
-            "projections_follow": self._projections_follow.state(),
+            "said_once": self._once.state(),
             "traffic": self._consequences.state(),
             "parts": {name: part.state() for name, part in self.parts.items()},
         }
@@ -375,8 +366,7 @@ class Monitor:
             monitor.rows = int(state["rows"])
             monitor.labelled_rows = int(state["labelled_rows"])
             monitor._task = state["task"]
-            monitor._labels_follow.restore(state["labels_follow"])
-            monitor._projections_follow.restore(state["projections_follow"])
+            monitor._once.restore(state["said_once"])
             monitor._consequences.restore(state["traffic"])
             for name, part in monitor.parts.items():
                 if name in state["parts"]:  # a part that is new begins anew

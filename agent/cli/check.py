@@ -13,6 +13,7 @@ from agent.errors import UnreachableError
 
 if TYPE_CHECKING:
     from agent.config import Address, Config, Problem, Where
+    from detectors import Reference
 
 CONNECT_TIMEOUT_S = 2.0
 
@@ -118,13 +119,32 @@ def _reference_problems(config: "Config", where: "Where") -> list[Any]:
 
     assert config.reference.path is not None
     try:
-        read_reference(config.reference.path)
+        reference = read_reference(config.reference.path)
         configured_reference(config.reference)
     except (BadInputError, ProfileError, OSError) as error:
         return [
             Problem(where=where(("reference", "path")), key="reference.path", message=str(error))
         ]
-    return []
+    return _fairness_problems(config, reference, where)
+
+
+def _fairness_problems(config: "Config", reference: "Reference", where: "Where") -> list[Any]:
+    """Attributes that the reference has never heard of: nothing would be compared."""
+    import difflib
+
+    from agent.config import Problem
+
+    known = [*reference.columns, *reference.feature_names]
+    problems = []
+    for place, group in enumerate(config.detect.fairness):
+        if group.attribute in known:
+            continue
+        near = difflib.get_close_matches(group.attribute, known, n=1)
+        mend = f"did you mean {near[0]!r}?" if near else "name one of its features"
+        path = ("detect", "fairness", place, "attribute")
+        message = f"{group.attribute!r} is no feature of the reference: {mend}"
+        problems.append(Problem(where=where(path), key=".".join(map(str, path)), message=message))
+    return problems
 
 
 def _facts(config: "Config", role: str) -> dict[str, object]:

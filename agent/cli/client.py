@@ -114,7 +114,8 @@ def _result(answer: Any, url: str) -> Any:
     reason = _reason(answer)
     if status == 401:
         raise BadInputError(
-            f"{url} asks for a token{reason}: give --token-file, or set {TOKEN_VARIABLE}"
+            f"{url} asks for a token{reason}: give --token-file (admin.token in the"
+            f" agent's state directory, unless another is configured), or set {TOKEN_VARIABLE}"
         )
     if status == 403:
         raise BadInputError(f"the token may not do that{reason}: use one with the role for it")

@@ -68,7 +68,7 @@ def _chunks(
     for columns in read_columns(
         args.data, chunk_rows=chunk_rows, missing=missing_words(args), bad_lines=bad_lines(args)
     ):
-        require_columns(columns, special_columns(args), args.data)
+        require_columns(columns, [*special_columns(args), *args.fairness], args.data)
         yield columns
 
 

@@ -45,7 +45,7 @@ def present(reference: "Reference", as_json: bool, *, heading: dict[str, object]
                 r["kind"],
                 f"{r['missing_ratio']:.1%}",
                 r["range"],
-                r["detectable_shift"],
+                "" if r["detectable_shift"] is None else r["detectable_shift"],
                 r["season"] or "",
             )
             for r in rows
@@ -99,7 +99,9 @@ def _feature_facts(profile: "FeatureProfile", shifts: dict[str, float]) -> dict[
         "type": profile.type,
         "missing_ratio": profile.counts[MISSING] / max(profile.rows, 1.0),
         "range": span,
-        "detectable_shift": shifts.get(profile.name),
+        "detectable_shift": None
+        if profile.rows <= profile.counts[MISSING]
+        else shifts.get(profile.name),
         "season": _SEASONS.get(len(profile.phases)),
         "rows_per_independent_row": profile.phi,
     }
@@ -116,6 +118,8 @@ def _sight(reference: "Reference", shifts: dict[str, float]) -> tuple[list[str],
 def _features_sight(
     reference: "Reference", shifts: dict[str, float]
 ) -> tuple[list[str], list[str]]:
+    from detectors.rows.bins import MISSING
+
     seen, unseen = [], []
     seasonal = [profile.name for profile in reference.profiles() if profile.phases]
     if seasonal:
@@ -136,6 +140,11 @@ def _features_sight(
             f"shifts of less than {SHIFT_SEEN_MAX:g} standard deviation in {_listed(blind)}: more"
             " rows, or rows over a longer time"
         )
+    void = [
+        profile.name for profile in reference.features if profile.rows <= profile.counts[MISSING]
+    ]
+    if void:
+        unseen.append(f"anything in {_listed(void)}: it has no value at all in these rows")
     alike = [
         profile.name
         for profile in reference.features
@@ -150,10 +159,10 @@ def _features_sight(
     bare = [c for c in reference.columns if c not in {*reference.feature_names, *described}]
     if reference.segments is not None:
         counted = reference.segments.counts.sum(axis=(0, 2))
-        void = [p.name for p, rows in zip(reference.features, counted, strict=True) if not rows]
-        if void:
+        apart = [p.name for p, rows in zip(reference.features, counted, strict=True) if not rows]
+        if apart:
             column = plain(reference.segments.column)
-            unseen.append(f"drift of {_listed(void)} within each {column}: seasons, or new bins")
+            unseen.append(f"drift of {_listed(apart)} within each {column}: seasons, or new bins")
     if bare:
         unseen.append(f"changes of {_listed(bare)}: text or vectors that nothing is derived from")
     return seen, unseen

@@ -6,7 +6,6 @@ say is written down. The same rows and flags give the same events, byte for byte
 
 import argparse
 import json
-import sys
 import time
 from collections import deque
 from contextlib import ExitStack
@@ -14,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli.output import plain, print_json, print_table
+from agent.cli.output import plain
 from agent.cli.parser import Subparsers, add_command, add_json
 from agent.cli.profile import read_reference
 from agent.cli.recorded import BESIDE, ticks
+from agent.cli.replay_output import facts, present
 from agent.cli.replay_report import write_report
 from agent.cli.rows import (
     add_column_flags,
@@ -34,16 +34,6 @@ if TYPE_CHECKING:
     from agent.cli.recorded import Recorded
     from agent.tables import Columns
     from detectors import Reading, Reference
-    from detectors.groups.slices import Slice
-
-#: What each kind of interval promises.
-INTERVALS = {
-    "betting": "at every look",
-    "asymptotic": "at every look, with many rows",
-    "sampling": "if scores still mean what they did",
-    "single": "at one look",
-    "none": "",
-}
 
 
 def add(subparsers: Subparsers) -> None:
@@ -80,6 +70,12 @@ def add(subparsers: Subparsers) -> None:
         help="compare groups of this attribute; may be repeated",
     )
     parser.add_argument(
+        "--positive",
+        metavar="CLASS",
+        default="1",
+        help="the class that is wished for, for --fairness (default 1)",
+    )
+    parser.add_argument(
         "--model-version",
         metavar="V",
         help="of rows that the agent captured: those of this version (default: the first)",
@@ -109,9 +105,9 @@ def replay(args: argparse.Namespace) -> int:
     elapsed_s = max(time.perf_counter() - started, 1e-9)
     if not rows:
         raise BadInputError(f"{args.data}: holds no rows: nothing to replay")
-    _present(args, detection, readings, rows, elapsed_s)
+    present(args, detection, readings, rows, elapsed_s)
     if args.report is not None:
-        write_report(args.report, detection.monitor, _facts(args, detection, readings, rows))
+        write_report(args.report, detection.monitor, facts(args, detection, readings, rows))
     drifted = any(reading.state.value == "drift" for reading in readings)
     return 1 if drifted and args.fail_on_drift else 0
 
@@ -158,7 +154,9 @@ class Detection:
         self._args = args
         self.reference = reference
         self._task = args.task or reference.task
-        fairness = [FairnessSettings(attribute=name) for name in args.fairness]
+        fairness = [
+            FairnessSettings(attribute=name, positive=args.positive) for name in args.fairness
+        ]
         try:
             self.monitor = Monitor(reference, settings=Settings(fairness=tuple(fairness)))
         except ProfileError as error:
@@ -171,6 +169,8 @@ class Detection:
     def update(self, tick: "Recorded") -> list["Reading"]:
         """One tick's rows; the changes of state."""
         columns = self._features(tick)
+        if not self._rows:
+            self._require_features(columns)
         self._timed |= tick.times is not None
         readings = self.monitor.update(
             columns, ticks=tick.share, at=tick.at, times=_of(tick.times, tick.evidence)
@@ -182,6 +182,15 @@ class Detection:
         readings += self._come(tick)
         # `row` of every event counts the rows of the data, also where labels come late.
         return [replace(reading, row=self._rows) for reading in readings]
+
+    def _require_features(self, columns: "Columns") -> None:
+        """Raises BadInputError for rows that can only be another model's."""
+        known = set(self.reference.columns or self.reference.feature_names)
+        if not known & columns.keys():
+            raise BadInputError(
+                f"{self._args.data}: has none of the features of {self._args.reference}"
+                f" ({', '.join(plain(name) for name in sorted(known)[:6])}): is it another model's?"
+            )
 
     def _come(self, tick: "Recorded") -> list["Reading"]:
         """A label has come once as many rows as the delay were seen after its own."""
@@ -263,70 +272,6 @@ class Detection:
         )
 
 
-def _facts(
-    args: argparse.Namespace, detection: Detection, readings: list["Reading"], rows: int
-) -> dict[str, Any]:
-    """What the page shows besides features."""
-    return {
-        "data": args.data.name,
-        "rows": rows,
-        "labelled_rows": detection.labelled_rows,
-        "unwatched": detection.not_watched,
-        "readings": readings,
-        "quality": _quality(detection),
-        "intervals": INTERVALS,
-        "slices": [slice_words(found) for found in detection.monitor.slices()],
-    }
-
-
-def _quality(detection: Detection) -> list[dict[str, Any]]:
-    """Realised and estimated quality at the end, and gaps between groups."""
-    monitor = detection.monitor
-    found = [("realised", monitor.realised()), ("estimated", monitor.estimated())]
-    found += [(f"between groups of {name}", gaps) for name, gaps in monitor.fairness().items()]
-    return [
-        {
-            "basis": basis,
-            "metric": metric,
-            "value": estimate.value,
-            "lower": estimate.lower if estimate.lower == estimate.lower else None,
-            "upper": estimate.upper if estimate.upper == estimate.upper else None,
-            "rows": estimate.rows,
-            "interval": estimate.kind,
-        }
-        for basis, metrics in found
-        for metric, estimate in metrics.items()
-    ]
-
-
-def _present_quality(detection: Detection) -> None:
-    rows = _quality(detection)
-    if rows:
-        print_table(
-            "Quality over the last rows",
-            ("basis", "metric", "value", "95 % interval", "rows", "interval holds"),
-            (
-                (
-                    row["basis"],
-                    row["metric"],
-                    f"{row['value']:.4f}",
-                    "" if row["lower"] is None else f"{row['lower']:.4f} to {row['upper']:.4f}",
-                    f"{row['rows']:,}",
-                    INTERVALS[row["interval"]],
-                )
-                for row in rows
-            ),
-        )
-    for found in detection.monitor.slices():
-        print(f"worse than elsewhere: {plain(slice_words(found))}")
-
-
-def slice_words(found: "Slice") -> str:
-    """One slice as a sentence: where, how bad, and how bad all else is."""
-    where = " and ".join(f"{name} in {part}" for name, part in found.conditions)
-    return f"{where}: mean loss {found.loss:.3f} in {found.rows:,} rows, {found.rest:.3f} elsewhere"
-
-
 def _of(column: Any, evidence: Any) -> Any:
     return column if column is None or evidence is None else column[evidence]
 
@@ -336,48 +281,3 @@ def _open_events(path: Path) -> Any:
         return path.open("w", encoding="utf-8")
     except OSError as error:
         raise BadInputError(f"--events {path}: cannot be written ({error.strerror})") from None
-
-
-def _present(
-    args: argparse.Namespace,
-    detection: Detection,
-    readings: list["Reading"],
-    rows: int,
-    elapsed_s: float,
-) -> None:
-    unwatched = detection.not_watched
-    if args.json:
-        print_json(
-            {
-                "rows": rows,
-                "rows_per_s": round(rows / elapsed_s),
-                "reference": detection.reference.digest,
-                "labelled_rows": detection.labelled_rows,
-                "not_watched": unwatched,
-                "quality": _quality(detection),
-                "worst_slices": [slice_words(found) for found in detection.monitor.slices()],
-                "readings": [reading.to_json() for reading in readings],
-            }
-        )
-        return
-    print_table(
-        "Readings",
-        ("row", "state", "kind", "subject", "effect", "evidence (log10)", "what happened"),
-        (
-            (
-                f"{r.row:,}",
-                r.state.value,
-                r.kind.value,
-                r.subject,
-                "" if r.effect is None else f"{r.effect.name} {r.effect.value:.2f}",
-                "" if r.evidence is None else f"{r.evidence:.1f}",
-                r.explain,
-            )
-            for r in readings
-        ),
-    )
-    _present_quality(detection)
-    if unwatched:
-        print(f"not watched: {plain(', '.join(unwatched))} (no column or reference for it)")
-    sys.stdout.flush()
-    print(f"{rows:,} rows in {elapsed_s:.2f} s: {rows / elapsed_s:,.0f} rows/s")

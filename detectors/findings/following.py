@@ -23,7 +23,7 @@ class Following:
 
     def __init__(self, concerns: Callable[[Reading], bool], *, wait_rows: int) -> None:
         self._concerns, self._wait_rows = concerns, wait_rows
-        self._held: dict[str, Reading] = {}  # by subject: what is not said yet
+        self._held: dict[str, Reading] = {}  # by subject and segment: not said yet
         self._waited: dict[str, int] = {}
         self._said: set[str] = set()
 
@@ -38,18 +38,20 @@ class Following:
         for reading in readings:
             if not self._concerns(reading):
                 passed.append(reading)
-            elif reading.state in STANDING:
-                if reading.subject in self._said:
+                continue
+            key = _key(reading)
+            if reading.state in STANDING:
+                if key in self._said:
                     passed.append(reading)
                     continue
-                self._held[reading.subject] = reading
-                self._waited.setdefault(reading.subject, -rows)  # those of this batch are no wait
-            elif reading.subject in self._said:
-                self._said.discard(reading.subject)
+                self._held[key] = reading
+                self._waited.setdefault(key, -rows)  # those of this batch are no wait
+            elif key in self._said:
+                self._said.discard(key)
                 passed.append(reading)
             else:
-                self._held.pop(reading.subject, None)
-                self._waited.pop(reading.subject, None)
+                self._held.pop(key, None)
+                self._waited.pop(key, None)
         for subject, reading in list(self._held.items()):
             waited = 0 if explained(reading) else self._waited[subject] + rows
             self._waited[subject] = waited
@@ -76,3 +78,8 @@ class Following:
     def reset(self) -> None:
         """Forget what waits."""
         self._held, self._waited, self._said = {}, {}, set()
+
+
+def _key(reading: Reading) -> str:
+    """What a reading is about: its subject, and its segment where it is of one."""
+    return f"{reading.subject}|{reading.detector.partition(':')[2]}"

@@ -23,6 +23,8 @@ from detectors.rows.columns import Column, Table, category_keys
 SEGMENTS_MAX: Final = 20
 PAIRS_MAX: Final = 1_000
 OTHER: Final = "other"
+#: Between a detector's name and that of the segment it speaks of.
+SEGMENT_MARK: Final = ":segment="
 MISSING: Final = "missing"
 
 
@@ -120,7 +122,7 @@ class SegmentWatch:
         return replace(
             reading,
             row=moment.row,
-            detector=f"{reading.detector}:segment",
+            detector=f"{reading.detector}{SEGMENT_MARK}{shown(name)}",
             window=Window(rows=reading.window.rows, start=start, end=moment.row),
             explain=f"{reading.explain} ({where})",
         )

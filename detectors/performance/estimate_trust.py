@@ -38,7 +38,7 @@ MIX_ROWS: Final = 1_000.0
 STAKES: Final = (0.05, 0.1, 0.2, 0.4)
 ROWS_AT_ONCE: Final = 20
 #: After a warning so many rows are compared at a time, until they agree.
-CALM_ROWS: Final = 1_000
+CALM_ROWS: Final = 3_000
 _LOG_MAX: Final = 300.0
 
 
@@ -200,7 +200,7 @@ class EstimateTrust:
         )
 
     def _calmed(self, summary: Floats, margin: float) -> Change | None:
-        """Believe again when a thousand rows agree with what was expected of them."""
+        """Believe again when three thousand rows agree with what was expected of them."""
         self._calm += summary
         rows, outcomes, expected = self._calm.tolist()
         if rows < CALM_ROWS:

@@ -4,6 +4,7 @@ What makes it is the `ReferenceBuilder`, which takes rows in chunks; here are on
 time and the pass that looks for seasons.
 """
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -41,7 +42,8 @@ def build_reference(
 
     `timestamps`, one per row (Unix seconds or dates), put the rows in order first, and seasons are
     looked for: `seasonality` is auto, none, day or week. Raises ProfileError if there is nothing to
-    build from, a kind is unknown, or the timestamps do not fit the rows.
+    build from, a kind is unknown, a column that is named is not there, or the timestamps do not fit
+    the rows.
 
     >>> import numpy as np
     >>> reference = build_reference({"age": np.arange(800) % 80})
@@ -51,6 +53,7 @@ def build_reference(
     table = as_table(columns)
     if not table.columns and not table.vectors:
         raise ProfileError(f"reference: no column to build from (malformed: {table.malformed})")
+    _require(table, prediction=prediction, score=score, label=label, segment=segment)
     rows, errors, times = _in_order(table, timestamps, errors)
     ignored = frozenset(ignored)
     seasons = None
@@ -75,6 +78,18 @@ def build_reference(
     )
     builder.update(rows, errors=errors, times=times)
     return builder.finish()
+
+
+def _require(table: Table, **roles: str | None) -> None:
+    """Raise ProfileError for a column that is named and not there, naming the nearest."""
+    there = [*table.columns, *table.vectors]
+    for role, name in roles.items():
+        if name is None or name in there:
+            continue
+        near = difflib.get_close_matches(name, there, n=1)
+        why = table.malformed.get(name, "is not among the columns")
+        mend = f": did you mean {near[0]!r}?" if near else ""
+        raise ProfileError(f"{role} {name!r} {why}{mend}")
 
 
 def _in_order(

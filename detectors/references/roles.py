@@ -50,8 +50,10 @@ class Roles:
         vectors = {n: v for n, v in table.vectors.items() if n not in self.ignored}
         if self.score is not None and self.score in vectors:
             columns[self.score] = one_score(vectors.pop(self.score))
-        if task == "classification" and self.label is not None and self.label in columns:
-            columns[self.label] = class_names(columns[self.label])
+        if task == "classification":  # what is a class has names, however it is spelt
+            for name in (self.prediction, self.label):
+                if name is not None and name in columns:
+                    columns[name] = class_names(columns[name])
         return replace(table, columns=columns, vectors=vectors)
 
     def said(self, table: Table) -> Column | None:

@@ -367,3 +367,25 @@ def test_a_model_of_three_classes_is_estimated_from_the_scores_of_all_of_them() 
         ]
         assert watched.take_labelled(more, ticks=1.0, at=2.0) == []
     assert watched.monitor.concept_states()["calibration"] is State.OK
+
+
+def test_classes_that_are_whole_numbers_are_watched_as_classes() -> None:
+    """A prediction of 0 and 1 beside a score: the score must not take its place."""
+    rng = np.random.default_rng(9)
+    score = rng.random(6_000)
+    of = build_reference(
+        {**columns(6_000, seed=7), "said": (score > 0.5).astype(int), "p": score},
+        prediction="said",
+        score="p",
+        task="classification",
+    )
+    fair = FairnessSettings(attribute="job", positive="1")
+    watched = VersionWatch("v1", of, Settings(fairness=(fair,)))
+    now = rng.random(1_000)
+    said = column(np.where(now > 0.5, "1", "0").tolist())
+    ticked = tick([f"{n}" for n in range(1_000)], columns=columns(1_000, 3), prediction=said)
+    assert watched.take(replace(ticked, score=now), ticks=1.0) == []
+    assert watched.monitor.fairness()["job"]["disparate_impact"].value > 0.5
+    ones = column(["1"] * 1_000)
+    readings = watched.take(replace(ticked, prediction=ones, score=now), ticks=1.0)
+    assert {r.subject for r in readings if r.kind.value == "prediction_drift"} == {"said"}

@@ -186,7 +186,7 @@ def test_what_is_asked_goes_with_the_token(
 @pytest.mark.parametrize(
     ("answer", "status", "said"),
     [
-        (401, 2, "asks for a token: too bad: give --token-file, or set REMORA_ADMIN__TOKEN"),
+        (401, 2, "asks for a token: too bad: give --token-file (admin.token"),
         (403, 2, "use one with the role for it"),
         (404, 1, "the agent says no: too bad"),
         (409, 1, "the agent says no: too bad"),

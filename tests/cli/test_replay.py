@@ -242,8 +242,8 @@ def test_segments_are_told_apart_also_where_their_column_is_no_feature(
 ) -> None:
     rng = np.random.default_rng(4)
     names = ["tenant", "x"]
-    quiet = [(("a", "b")[n % 2], rng.normal()) for n in range(8_000)]
-    moved = [(t, x + 1.5 * (t == "b")) for t, x in quiet[:4_000]]
+    quiet = [(("a", "b")[n % 2], rng.normal() + n % 2) for n in range(8_000)]
+    moved = [("ab"[t == "a"], x) for t, x in quiet[:4_000]]  # all rows together are as before
     before = write_csv(tmp_path / "before.csv", names, quiet)
     after = write_csv(tmp_path / "after.csv", names, moved)
     out = tmp_path / "reference.json"
@@ -251,6 +251,41 @@ def test_segments_are_told_apart_also_where_their_column_is_no_feature(
     built = remora("reference", "build", before, *flags, "--out", out)
     assert built.returncode == 0, built.stderr
     done = remora("replay", after, "--reference", out, "--ignore", "tenant", "--json")
-    said = [r for r in json.loads(done.stdout)["readings"] if r["detector"].endswith(":segment")]
-    assert said
-    assert all("tenant=b, outside the budget" in reading["explain"] for reading in said)
+    said = [r for r in json.loads(done.stdout)["readings"] if r["state"] == "drift"]
+    assert {r["detector"].partition(":segment=")[2] for r in said} == {"a", "b"}
+    assert all("outside the budget" in reading["explain"] for reading in said)
+
+
+def test_rows_of_another_model_and_attributes_that_are_not_there_are_refused(
+    refusal: Refusal, reference: Path, tmp_path: Path
+) -> None:
+    other = write_csv(tmp_path / "other.csv", ["x", "y"], [(1, 2)] * 50)
+    line = refusal("replay", other, "--reference", reference)
+    assert "has none of the features of" in line
+    assert "another model's?" in line
+    line = refusal("replay", STREAM, "--reference", reference, "--fairness", "regio")
+    assert "did you mean 'region'?" in line
+
+
+def test_the_class_that_is_wished_for_is_named(remora: Remora, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    rows = [
+        (rng.normal(), sex, "yes" if rng.random() < (0.7 if sex == "m" else 0.3) else "no")
+        for sex in ["f", "m"] * 2_000
+    ]
+    data = write_csv(tmp_path / "a.csv", ["x", "sex", "said"], rows)
+    out = tmp_path / "r.json"
+    remora("reference", "build", data, "--prediction", "said", "--out", out)
+    flags = ("--reference", out, "--fairness", "sex", "--positive", "yes", "--json")
+    quality = json.loads(remora("replay", data, *flags).stdout)["quality"]
+    [parity] = [row for row in quality if row["metric"] == "demographic_parity"]
+    assert 0.35 < parity["value"] < 0.45
+
+
+def test_a_column_without_a_value_is_said_to_be_unseen(remora: Remora, tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "a.csv", ["x", "void"], [(n % 40, "") for n in range(2_000)])
+    built = remora("reference", "build", data, "--out", tmp_path / "r.json", "--json")
+    answer = json.loads(built.stdout)
+    assert any("void: it has no value at all" in line for line in answer["not_visible"])
+    [void] = [feature for feature in answer["features"] if feature["name"] == "void"]
+    assert void["detectable_shift"] is None

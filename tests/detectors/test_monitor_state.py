@@ -50,7 +50,7 @@ def test_what_was_not_altered_is_taken_back(reference: Reference, state: dict[st
         ("format", 99),
         ("reference", "0" * 64),
         ("rows", None),
-        ("labels_follow held", []),
+        ("said_once labels held", []),
         ("traffic", [[0.0]]),
         ("parts", None),
         ("parts features ring1000_counts", -1),

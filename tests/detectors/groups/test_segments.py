@@ -45,7 +45,7 @@ def test_a_drift_in_one_segment_is_said_of_that_segment_and_marked() -> None:
     for reading in heard:
         assert (reading.subject, reading.detector, reading.row) == (
             "x",
-            "e_detector:segment",
+            "e_detector:segment=west",
             60_000,
         )
         assert reading.explain.endswith("(segment region=west, outside the budget)")
