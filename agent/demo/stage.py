@@ -64,6 +64,8 @@ rollout:
   step_s_min: 2
   total_s_min: 4
   duration_s_max: 120
+  # A new process has cold caches; nobody minds milliseconds, nor should a busy laptop.
+  slo_latency_s: 0.1
   delta: {{error: 0.005, slow: 0.3, quality: 0.02}}
   margin: {{error: 0.04, slow: 0.9, quality: 0.05}}
   bake_s: 6
