@@ -20,14 +20,7 @@ from typing import Any, Final
 
 from agent.batch import VERSIONS_MAX, Batch
 from agent.label_cohorts import Cohorts
-from agent.label_database import (
-    Database,
-    Tally,
-    is_damage,
-    key_of,
-    read_only,
-    set_aside,
-)
+from agent.label_database import Database, Tally, is_damage, key_of, read_only, set_aside
 from agent.label_rows import (
     ROW,
     Joined,

@@ -97,7 +97,7 @@ class Tail:
         for follower in files.followers():
             before = follower.at
             try:
-                lines = follower.read()
+                lines = files.read(follower)
             except OSError as error:
                 self._dropped["file_unreadable"] += 1
                 log.warning("a log cannot be read", path=follower.path, why=str(error))

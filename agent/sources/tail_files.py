@@ -52,6 +52,7 @@ class Follower:
         self.key: FileKey = (status.st_dev, status.st_ino)
         self.changed_at = 0.0  # when something was read from it last
         self.gone = False  # no longer under a name that is followed
+        self.newly_known = False  # by the last `read`, which found its first bytes
         self._line_bytes_max = line_bytes_max
         self._dropped = dropped
         self._begin(0)
@@ -76,6 +77,7 @@ class Follower:
         if os.fstat(self._file).st_size < self._lines.read or not self._is_same():
             self._dropped["file_begun_anew"] += 1
             self._begin(0)
+        was_empty, self.newly_known = self._prefix_bytes == 0, False
         data = os.pread(self._file, READ_BYTES, self._lines.read)
         if not data:
             return []
@@ -85,6 +87,7 @@ class Follower:
             self._dropped["line_too_long"] += self._lines.too_long - too_long
         if self._prefix_bytes < PREFIX_BYTES_MAX:
             self.know_prefix()
+        self.newly_known = was_empty
         return found
 
     @property
@@ -188,6 +191,14 @@ class Files:
     def followers(self) -> list[Follower]:
         """Those that are open; files that were moved away first, then in the order of age."""
         return sorted(self._open.values(), key=lambda follower: not follower.gone)
+
+    def read(self, follower: Follower) -> list[Line]:
+        """What was added. Raises `OSError`."""
+        lines = follower.read()
+        if follower.newly_known:
+            # Before a line is taken: else it is a stranger, if it is moved while nobody looks.
+            self.taken(follower, 0)
+        return lines
 
     def taken(self, follower: Follower, offset: int) -> None:
         """A line was taken that ends there. A checkpoint that cannot be written is counted."""

@@ -54,7 +54,7 @@ class Directory:
             busy = False
             for follower in self.files.followers():
                 before = follower.at
-                for line in follower.read():
+                for line in self.files.read(follower):
                     if lines_max <= 0:
                         return
                     self.taken.append(line.data.decode())
@@ -314,7 +314,8 @@ class Rotation(RuleBasedStateMachine):
     @rule(count=st.integers(0, 3))
     def kill(self, count: int) -> None:
         self.logs.read(lines_max=count)
-        self.seen = True
+        # An empty file has no first bytes by which it would be known under another name.
+        self.seen = self.logs.log.exists() and self.logs.log.stat().st_size > 0
         self.logs.killed()
 
     @invariant()
