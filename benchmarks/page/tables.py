@@ -139,10 +139,12 @@ def delay(tree: Mapping[str, Any]) -> list[str]:
     rows = [["**Remora**", *mine, "budget .5"]]
     for name, peer in tree["peers"].items():
         cells = [figure(_middle(peer["delays"].get(case, [None]))) for case in ours]
-        rows.append([name, *cells, f"{peer['false']:,.0f}"])
+        a_month = f"{peer['false'] * peer['month']:,.0f}"
+        rows.append([name, *cells, a_month if peer["false"] else f"none ({peer['month']:,.0f})"])
     return [
         *rows_of(head, rows),
         "",
+        "In brackets after none: what one would have been, of the rows that were looked at.",
         f"Remora raised {tree['remora']['false']} false alarms before the changes.",
     ]
 

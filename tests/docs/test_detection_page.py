@@ -180,10 +180,15 @@ def test_links_lead_to_headings_and_files_that_exist() -> None:
 
 def test_a_delay_that_never_came_is_missed_and_stands_beside_its_false_alarms() -> None:
     ours = {".1 sigma": {"median": 5_000.0, "p90": float("inf")}, "false": 0}
-    peers = {"KS .05": {"delays": {".1 sigma": [1_000, None, None]}, "false": 216_000.0}}
+    delays = {".1 sigma": [1_000, None, None]}
+    peers = {
+        "KS .05": {"delays": delays, "false": 300, "month": 720.0},
+        "never": {"delays": delays, "false": 0, "month": 720.0},
+    }
     lines = MAKERS["delay"](json.loads(json.dumps({"remora": ours, "peers": peers})))
     assert "| **Remora** | 5,000 (missed) | budget .5 |" in lines
     assert "| KS .05 | missed | 216,000 |" in lines
+    assert "| never | missed | none (720) |" in lines
 
 
 def test_a_delay_among_many_false_alarms_stands_in_brackets() -> None:
