@@ -256,6 +256,23 @@ def test_segments_are_told_apart_also_where_their_column_is_no_feature(
     assert all("outside the budget" in reading["explain"] for reading in said)
 
 
+def test_a_segment_that_drifts_as_all_rows_do_is_not_said_beside_them(
+    remora: Remora, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(4)
+    quiet = [(("a", "b")[n % 2], rng.normal()) for n in range(8_000)]
+    moved = [(tenant, x + 1.5) for tenant, x in quiet[:4_000]]
+    before = write_csv(tmp_path / "before.csv", ["tenant", "x"], quiet)
+    after = write_csv(tmp_path / "after.csv", ["tenant", "x"], moved)
+    out = tmp_path / "reference.json"
+    flags = ("--segment", "tenant", "--ignore", "tenant")
+    assert remora("reference", "build", before, *flags, "--out", out).returncode == 0
+    done = remora("replay", after, "--reference", out, "--ignore", "tenant", "--json")
+    readings = json.loads(done.stdout)["readings"]
+    assert {r["subject"] for r in readings} == {"x"}
+    assert not [r for r in readings if ":segment=" in r["detector"]]
+
+
 def test_rows_of_another_model_and_attributes_that_are_not_there_are_refused(
     refusal: Refusal, reference: Path, tmp_path: Path
 ) -> None:

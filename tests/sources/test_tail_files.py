@@ -104,6 +104,18 @@ def test_a_file_that_was_moved_away_is_read_to_its_end_before_the_new_one(
     assert logs.taken[-1] == "5"
 
 
+def test_a_log_that_was_begun_anew_is_known_before_a_line_of_it_is_taken(logs: Directory) -> None:
+    logs.write("line 1\n")
+    logs.read()
+    os.truncate(logs.log, 0)
+    logs.write("line 2\n")
+    logs.read(lines_max=0)
+    logs.killed()
+    logs.log.rename(logs.directory / "app.log.1")
+    logs.read()
+    assert logs.taken == ["line 1", "line 2"]
+
+
 def test_a_file_that_was_deleted_is_read_to_its_end(logs: Directory) -> None:
     logs.write("1\n")
     logs.read()
